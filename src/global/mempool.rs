@@ -76,7 +76,7 @@ unsafe impl Backing for KmallocElements {
     fn alloc_at_hand(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         let array = self.array.filter(|_| plain(gfp))?;
         // The mark of a block is its first word.
-        let block = PAGES.hal().take_free(Internal::CALL, array, 0, gfp.may_wait())?;
+        let block = PAGES.hal().pop_free(Internal::CALL, array, 0, gfp.may_wait())?;
         NonNull::new(block.as_ptr())
     }
 

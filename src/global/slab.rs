@@ -71,8 +71,8 @@ unsafe impl SlabHal for KernelPages {
     }
 
     #[inline(always)]
-    fn take_free(&self, _: Internal, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
-        let object = if wait { slab_fast::take_or_wait(offset) } else { slab_fast::take(offset) }?;
+    fn pop_free(&self, _: Internal, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
+        let object = if wait { slab_fast::pop_or_wait(offset) } else { slab_fast::pop(offset) }?;
         let marked = VirtAddr::new(object.get().wrapping_add(mark.into())).as_ptr::<u64>();
         // SAFETY: the object is this caller's alone from here on, and its mark lies in its slot (ARR-1).
         unsafe { marked.write(0) };
@@ -80,7 +80,7 @@ unsafe impl SlabHal for KernelPages {
     }
 
     #[inline(always)]
-    fn give_many(
+    fn push_free_many(
         &self,
         _: Internal,
         local: &CpuLocal,
@@ -88,7 +88,7 @@ unsafe impl SlabHal for KernelPages {
         objects: &[VirtAddr],
         room: &[AtomicU64],
     ) -> usize {
-        slab_fast::give_many(local, of, objects, room)
+        slab_fast::push_many(local, of, objects, room)
     }
 
     #[inline(always)]
@@ -252,35 +252,35 @@ pub unsafe fn krealloc(object: impl Pointer, size: usize, gfp: Gfp) -> Result<No
 #[inline(always)]
 pub unsafe fn kfree(object: impl Pointer) {
     let at = object.at();
-    if at != VirtAddr::ZERO && !slab_fast::give(at) {
+    if at != VirtAddr::ZERO && !slab_fast::push(at) {
         kfree_slow(at);
     }
 }
 
+/// Slow path of [`kfree`]: the steps of the table in `mm/slab/free.rs`. First a large block, onto this CPU's list of pages.
 #[cold]
 #[inline(never)]
 fn kfree_slow(object: VirtAddr) {
     if !SLABS.do_free_large_fast(object) {
-        kfree_swapped(object);
+        kfree_to_spare(object);
     }
 }
 
-/// Tries the CPU's spare magazine, once the cached large blocks have been ruled out.
+/// Then an object, onto this CPU's spare magazine.
 #[cold]
 #[inline(never)]
-fn kfree_swapped(object: VirtAddr) {
-    if !SLABS.give_swapped(object, |_| true) {
-        kfree_other(object);
+fn kfree_to_spare(object: VirtAddr) {
+    if !SLABS.free_to_spare(object, |_| true) {
+        kfree_checked(object);
     }
 }
 
-/// Slow path: this CPU's magazines cannot serve the free. The functions above tail-call here, so the return address is still
-/// `kfree`'s caller.
+/// Then all else. The functions above tail-call here, so the return address is still `kfree`'s caller.
 #[cold]
 #[inline(never)]
-fn kfree_other(object: VirtAddr) {
+fn kfree_checked(object: VirtAddr) {
     let caller = SLABS.hal().return_address();
-    if let Err(misuse) = SLABS.kfree_from(object, caller) {
+    if let Err(misuse) = SLABS.free_slow_for(object, caller) {
         SLABS.report_from(&misuse, caller);
     }
 }
@@ -290,9 +290,9 @@ fn kfree_other(object: VirtAddr) {
 fn free_object_slow(object: VirtAddr, cache: &Cache<KernelPages>) {
     let caller = SLABS.hal().return_address();
     // Objects that do not start in the first page of their slab are not misuse.
-    if !SLABS.hal().give_free_to(Internal::CALL, object, cache.array())
-        && !SLABS.give_swapped(object, |array| array == cache.array())
-        && let Err(misuse) = SLABS.free_from(object, Some(cache), caller)
+    if !SLABS.hal().push_free_to(Internal::CALL, object, cache.array())
+        && !SLABS.free_to_spare(object, |array| array == cache.array())
+        && let Err(misuse) = SLABS.free_checked(object, Some(cache), caller)
     {
         SLABS.report_from(&misuse, caller);
     }
@@ -398,7 +398,7 @@ impl KmemCache {
     /// Takes an object from this CPU's array; `None` also if waiting, which the flags allow, is not legal.
     #[inline(always)]
     pub(super) fn take(&self, gfp: Gfp) -> Option<NonNull<u8>> {
-        SLABS.hal().take_free(Internal::CALL, self.array, self.mark, gfp.may_wait()).map(pointer)
+        SLABS.hal().pop_free(Internal::CALL, self.array, self.mark, gfp.may_wait()).map(pointer)
     }
 
     /// Allocates a zeroed object.
@@ -419,7 +419,7 @@ impl KmemCache {
     #[inline(always)]
     pub unsafe fn free(&self, object: impl Pointer) {
         let at = object.at();
-        if !slab_fast::give_to(at, self.word, self.secret) {
+        if !slab_fast::push_to(at, self.word, self.secret) {
             free_object_slow(at, self.cache());
         }
     }

@@ -39,7 +39,7 @@ const _: () = {
 
 /// Ends a sequence that takes an object: `2` is its start, `8` its end, `3` the load that faults as long as there are no
 /// arrays, `7` the exit if the array is empty.
-macro_rules! take_tables {
+macro_rules! pop_tables {
     () => {
         ".subsection 1
          7: mov {object}, xzr
@@ -58,7 +58,7 @@ macro_rules! take_tables {
 
 /// Takes the object on top of this CPU's array; `None` if there is none.
 #[inline(always)]
-pub(super) fn take(offset: ArrayOffset) -> Option<VirtAddr> {
+pub(super) fn pop(offset: ArrayOffset) -> Option<VirtAddr> {
     let object: u64;
     // SAFETY: ARR-3, ARR-2: the header is there, and the word below its top. An exception in between starts it again, and
     // until the last store it has written `served` alone, which is a statistic.
@@ -73,7 +73,7 @@ pub(super) fn take(offset: ArrayOffset) -> Option<VirtAddr> {
             "str {served}, [{local}]",
             "str {top}, [{local}, #8]",
             "8:",
-            take_tables!(),
+            pop_tables!(),
             local = out(reg) _,
             served = out(reg) _,
             top = out(reg) _,
@@ -87,9 +87,9 @@ pub(super) fn take(offset: ArrayOffset) -> Option<VirtAddr> {
 
 /// The same for a caller that may want to wait: `None` also if waiting is not legal in its context.
 #[inline(always)]
-pub(super) fn take_or_wait(offset: ArrayOffset) -> Option<VirtAddr> {
+pub(super) fn pop_or_wait(offset: ArrayOffset) -> Option<VirtAddr> {
     let object: u64;
-    // SAFETY: as in `take`; reading the interrupt mask has no effect.
+    // SAFETY: as in `pop`; reading the interrupt mask has no effect.
     unsafe {
         asm!(
             "2: mrs {local}, tpidr_el1",
@@ -105,7 +105,7 @@ pub(super) fn take_or_wait(offset: ArrayOffset) -> Option<VirtAddr> {
             "str {served}, [{local}]",
             "str {top}, [{local}, #8]",
             "8:",
-            take_tables!(),
+            pop_tables!(),
             local = out(reg) _,
             served = out(reg) _,
             top = out(reg) _,
@@ -120,7 +120,7 @@ pub(super) fn take_or_wait(offset: ArrayOffset) -> Option<VirtAddr> {
 
 /// Common part of the two fast paths of freeing: `$check` looks at the word of the page, in x10, and leaves the object's offset
 /// in the slab in x12.
-macro_rules! give {
+macro_rules! push {
     ($object:expr, $($check:literal,)+ mark: $($mark:literal,)+ $(word = $word:expr, secret = $secret:expr)?) => {
         // SAFETY: it writes only the mark of an object (the page's word says that it is one) and an entry of this CPU's array
         // above its top (ARR-2). An exception in between starts it again: from the start as long as the mark is not there,
@@ -185,8 +185,8 @@ macro_rules! give {
 
 /// Frees an object of any cache. Returns whether it could.
 #[inline(always)]
-pub(super) fn give(object: VirtAddr) -> bool {
-    give!(
+pub(super) fn push(object: VirtAddr) -> bool {
+    push!(
         object,
         "ubfx x12, x10, #20, #16",
         "bfxil x12, {object}, #0, #12",
@@ -200,8 +200,8 @@ pub(super) fn give(object: VirtAddr) -> bool {
 /// Frees an object whose page has this very word, for the first page of a slab, and whose mark differs from its address in
 /// `secret`: those of the cache. Returns whether it could.
 #[inline(always)]
-pub(super) fn give_to(object: VirtAddr, word: u64, secret: u64) -> bool {
-    give!(
+pub(super) fn push_to(object: VirtAddr, word: u64, secret: u64) -> bool {
+    push!(
         object,
         "cmp x10, {word}",
         "b.ne {slow}",
@@ -214,12 +214,12 @@ pub(super) fn give_to(object: VirtAddr, word: u64, secret: u64) -> bool {
     true
 }
 
-/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::give_many`]. Four at a time: if
+/// Marks the first of `objects` as free, and writes their addresses to `room`; see [`SlabHal::push_free_many`]. Four at a time: if
 /// one of four is bad, those before it are checked one by one.
 ///
-/// [`SlabHal::give_many`]: crate::mm::slab::SlabHal::give_many
+/// [`SlabHal::push_free_many`]: crate::mm::slab::SlabHal::push_free_many
 #[inline(always)]
-pub(super) fn give_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
+pub(super) fn push_many(local: &CpuLocal, of: &CacheObjects, objects: &[VirtAddr], room: &[AtomicU64]) -> usize {
     let end: *const AtomicU64;
     // SAFETY: no more is read and written than both slices have. An object is touched once it is known to be one, of which
     // the mark is the allocator's while it is free. If one of four is marked already, the old words of all are written back,

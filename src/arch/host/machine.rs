@@ -9,7 +9,7 @@
 
 use super::memory::{Memory, table_of};
 use super::op::TlbOp;
-use super::promise::{Missed, Promised};
+use super::promised::{Missed, Promised};
 use super::root::Root;
 use super::tlb::Tlb;
 use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};

@@ -12,6 +12,7 @@ mod memory;
 mod op;
 mod oracle;
 mod promise;
+mod promised;
 mod root;
 mod tlb;
 mod user;

@@ -4,23 +4,12 @@
 
 use super::machine::{Machine, State};
 use super::memory::{FrameUse, Word, table_of, word_of};
+use super::promised::Promised;
 use super::tlb::{Loc, TableKey};
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::desc::Stage1;
 use crate::hal::entry::{Entry, EntryFormat, RawEntry};
 use crate::hal::level::Level;
-use std::collections::HashSet;
-
-/// A page that every CPU may be using.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Promised {
-    addr: VirtAddr,
-    phys: PhysAddr,
-}
-
-/// The entries that a CPU may still take to be invalid, since it may have walked for its next instructions before they became
-/// valid (Arm ARM D8.2.6); empty when it has synchronised.
-pub(super) type Missed = HashSet<Word>;
 
 impl State {
     /// Each store that became visible just now: `valid` says whether it made an entry valid.

@@ -1,4 +1,18 @@
-//! Allocation: the hot path over this CPU's array, and the slow path through depot, slabs and pages.
+//! Allocation: the fast path over this CPU's array, and the slow path through depot, slabs and pages, step by step.
+//!
+//! | step | function | lock | interrupts | if it has no object |
+//! |---|---|---|---|---|
+//! | 1. this CPU's array | [`SlabHal::pop_free`] | none | restarted, or masked | 2; `kmem_cache_alloc`: 4 |
+//! | 2. its spare (`kmalloc`) | `pop_swapped` | none | masked | 3 |
+//! | 3. the depot's next full magazine (`kmalloc`) | `pop_exchanged` | the cache's, briefly | masked | 4, by `alloc_for` |
+//! | 4. flags, fault injection | `check_flags`, `free_object_for` | none | as the caller has them | the error is returned |
+//! | 5. the depot, unless step 3 found it empty; slabs | `refill` | the cache's | masked | 6 |
+//! | 6. pages, for a new slab | `new_slab` | the page allocator's | as the caller has them | out of memory |
+//! | 7. the new slab, and others' meanwhile | `refill` | the cache's | masked | out of memory |
+//! | 8. debugging, tags, zeroes | `alloc_for` | none | as the caller has them | a damaged object: 4 again |
+//!
+//! Step 1 takes no object where the flags ask for more than it does ([`is_fast`]), or where the array is off: then the first
+//! step that knows of it serves the call.
 #![forbid(unsafe_code)]
 
 use super::array::ArrayOffset;
@@ -13,8 +27,27 @@ use super::{SlabAllocator, SlabHal};
 use crate::addr::{Order, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
-use crate::mm::page::PageMap;
+use crate::mm::page::{Page, PageMap};
 use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Whether an earlier step has asked the depot of the cache for a full magazine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Depot {
+    /// Not yet.
+    Unasked,
+    /// It had none.
+    Empty,
+}
+
+/// Where a refill takes objects from.
+enum Source {
+    /// A full magazine of the depot, else the slabs.
+    DepotAndSlabs,
+    /// The slabs: the depot has just been found empty.
+    Slabs,
+    /// This new slab, and the others.
+    NewSlab(Page),
+}
 
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Allocates an object (Linux: `kmem_cache_alloc`). Zeroed with [`Gfp::ZERO`], otherwise its contents are undefined, or
@@ -46,57 +79,63 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     where
         H: 'c,
     {
-        if plain(gfp)
+        if is_fast(gfp)
             && !gfp.contains(Gfp::ZERO)
-            && let Some(object) = self.hal().take_free(Internal::CALL, offset, mark, gfp.may_wait())
+            && let Some(object) = self.hal().pop_free(Internal::CALL, offset, mark, gfp.may_wait())
         {
             return Ok(object);
         }
         self.alloc_slow(cache(), gfp)
     }
 
-    /// Takes an object after swapping magazines, if no more than that is needed.
-    #[inline]
-    pub(super) fn take_exchanged(&self, cache: &Cache<H>, gfp: Gfp) -> Option<VirtAddr> {
-        if !plain(gfp) || gfp.contains(Gfp::ZERO) || self.is_careful() {
-            return None;
-        }
-        let saved = self.hal().save();
-        let local = self.hal().local();
-        let mut taken = None;
-        if !gfp.may_wait() || self.hal().may_wait(local, saved) {
-            let array = Array::new::<H>(local, cache.array);
-            if array.capacity() != 0 && array.count() == 0 && self.exchange_empty(cache, &array) {
-                array.count_slow_alloc();
-                taken = array.pop();
-            }
-        }
-        self.hal().restore(saved);
-        if let Some(object) = taken {
-            Object::of_array(object).store(cache.shape.mark, 0);
-        }
-        taken
-    }
-
-    /// Slow path.
+    /// Slow path: the flags ask for more than the fast path does, or this CPU's array is empty.
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, SlabAllocError> {
-        self.alloc_for(cache, gfp, cache.shape.object_size, self.hal().return_address())
+        self.alloc_for(cache, gfp, Depot::Unasked, cache.shape.object_size, self.hal().return_address())
     }
 
-    /// Slow path, on behalf of the caller at `caller`, which asks for `asked` bytes of the object.
+    /// Steps 2 and 3 for a cache that is known: takes an object after an exchange, if no more than that is needed.
+    #[inline]
+    pub(super) fn pop_exchanged(&self, cache: &Cache<H>, gfp: Gfp) -> Result<VirtAddr, Depot> {
+        if !is_fast(gfp) || gfp.contains(Gfp::ZERO) || self.is_careful() {
+            return Err(Depot::Unasked);
+        }
+        let saved = self.hal().save();
+        let local = self.hal().local();
+        let mut popped = Err(Depot::Unasked);
+        if !gfp.may_wait() || self.hal().may_wait(local, saved) {
+            let array = Array::new::<H>(local, cache.array);
+            if !array.is_off() && array.count() == 0 {
+                popped = match self.exchange_empty(cache, &array) {
+                    true => {
+                        array.count_slow_alloc();
+                        array.pop().ok_or(Depot::Empty)
+                    }
+                    false => Err(Depot::Empty),
+                };
+            }
+        }
+        self.hal().restore(saved);
+        if let Ok(object) = popped {
+            Object::of_array(object).store(cache.shape.mark, 0);
+        }
+        popped
+    }
+
+    /// Steps 4 to 8, on behalf of the caller at `caller`, which asks for `asked` bytes of the object.
     pub(super) fn alloc_for(
         &self,
         cache: &Cache<H>,
         gfp: Gfp,
+        depot: Depot,
         asked: u32,
         caller: VirtAddr,
     ) -> Result<VirtAddr, SlabAllocError> {
         let gfp = self.check_flags(cache, gfp)?;
-        let mut slot = self.slot_of_free(cache, gfp)?;
+        let mut slot = self.free_object_for(cache, gfp, depot)?;
         while cache.is_debugged() && !self.allocated_debugged(cache, slot, caller) {
-            slot = self.slot_of_free(cache, gfp)?;
+            slot = self.free_object_for(cache, gfp, Depot::Unasked)?;
         }
         let object = VirtAddr::new(slot.addr().get().wrapping_add(cache.shape.object.into()));
         let past = cache.is_tagged().then(|| self.past_tag(cache, slot));
@@ -143,32 +182,40 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         may
     }
 
-    /// Takes a free object from the first source that has one.
-    fn slot_of_free(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Object, SlabAllocError> {
+    /// Steps 4 to 7: takes a free object from the first source that has one.
+    fn free_object_for(&self, cache: &Cache<H>, gfp: Gfp, depot: Depot) -> Result<Object, SlabAllocError> {
         if self.is_careful() && self.hal().should_fail_slab(cache.name, gfp) {
             return Err(SlabAllocError::OutOfMemory);
         }
-        if let Some(object) = self.refill(cache, None) {
+        let found = match depot {
+            Depot::Unasked => self.refill(cache, Source::DepotAndSlabs),
+            Depot::Empty => self.refill(cache, Source::Slabs),
+        };
+        if let Some(object) = found {
             return Ok(object);
         }
-        let slab = self.new_slab(cache, gfp)?;
-        self.refill(cache, Some(slab)).ok_or(SlabAllocError::OutOfMemory)
+        match self.new_slab(cache, gfp) {
+            Ok(slab) => self.refill(cache, Source::NewSlab(slab)).ok_or(SlabAllocError::OutOfMemory),
+            // The caller may have moved to a CPU whose spare has objects, or a CPU may have filled the depot.
+            Err(error) if depot == Depot::Empty => self.refill(cache, Source::DepotAndSlabs).ok_or(error.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
-    /// Refills this CPU's array, after adding a new slab to the node, and takes one object.
-    fn refill(&self, cache: &Cache<H>, new: Option<crate::mm::page::Page>) -> Option<Object> {
+    /// Steps 5 and 7: refills this CPU's array from `source`, and takes one object; without an array, takes one from a slab.
+    fn refill(&self, cache: &Cache<H>, source: Source) -> Option<Object> {
         let map = self.hal().map();
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.array);
-        let on = self.wants_arrays(cache) && array.capacity() != 0;
-        if new.is_none() && on && array.count() == 0 && self.exchange_empty(cache, &array) {
+        let on = self.uses_arrays(cache) && !array.is_off();
+        if matches!(source, Source::DepotAndSlabs) && on && array.count() == 0 && self.exchange_empty(cache, &array) {
             array.count_slow_alloc();
             let object = array.pop().map(Object::of_array);
             self.hal().restore(saved);
             return object;
         }
         let mut node = cache.node.lock();
-        if let Some(slab) = new {
+        if let Source::NewSlab(slab) = source {
             let book = Book::from_raw(map.get(slab).owner());
             if map.get(slab).state().order() < cache.shape.order {
                 node.events.smaller += 1;
@@ -197,7 +244,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn take_one(&self, cache: &Cache<H>, node: &mut Node) -> Option<Object> {
         let mut found = None;
         if let Some(slab) = node.front() {
-            self.take_from(cache, node, slab, 1, |object| found = Some(object));
+            self.take_from_slab(cache, node, slab, 1, |object| found = Some(object));
         }
         found
     }
@@ -218,7 +265,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         {
             let room = array.entries().get(count as usize..).unwrap_or_default();
             let mut entries = room.iter();
-            let taken = self.take_from(cache, node, slab, batch - count, |object| {
+            let taken = self.take_from_slab(cache, node, slab, batch - count, |object| {
                 if let Some(entry) = entries.next() {
                     entry.store(object.addr().get(), Ordering::Relaxed);
                 }
@@ -248,6 +295,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
 /// Whether the flags ask only for work that the hot path does.
 #[inline(always)]
-pub(super) const fn plain(gfp: Gfp) -> bool {
+pub(super) const fn is_fast(gfp: Gfp) -> bool {
     gfp.check().is_ok() && !gfp.intersects(Gfp::HIGHMEM.union(Gfp::DMA32))
 }

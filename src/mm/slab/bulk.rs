@@ -2,7 +2,7 @@
 //! array is looked at once for as many objects as it has or has room for, and a slab once for all objects taken from it.
 #![forbid(unsafe_code)]
 
-use super::alloc::plain;
+use super::alloc::is_fast;
 use super::cache::Cache;
 use super::cpu::Array;
 use super::error::SlabAllocError;
@@ -28,7 +28,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Those of [`SlabAllocator::alloc_object`].
     #[inline]
     pub fn alloc_bulk(&self, cache: &Cache<H>, gfp: Gfp, objects: &mut [VirtAddr]) -> Result<(), SlabAllocError> {
-        let done = self.take_many(cache, gfp, objects);
+        let done = self.pop_many(cache, gfp, objects);
         if done == objects.len() { Ok(()) } else { self.alloc_rest(cache, gfp, objects, done) }
     }
 
@@ -43,7 +43,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     ) -> Result<(), SlabAllocError> {
         while let Some(left @ [_, ..]) = objects.get_mut(done..) {
             self.fill_used_up(cache);
-            let taken = self.take_many(cache, gfp, left);
+            let taken = self.pop_many(cache, gfp, left);
             done += taken;
             let Some(place) = objects.get_mut(done).filter(|_| taken == 0) else { continue };
             match self.alloc_object(cache, gfp) {
@@ -62,7 +62,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn fill_used_up(&self, cache: &Cache<H>) {
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.array);
-        if self.wants_arrays(cache) && array.capacity() != 0 && array.is_empty() {
+        if self.uses_arrays(cache) && !array.is_off() && array.is_empty() {
             self.fill_empty(cache, &array);
         }
         self.hal().restore(saved);
@@ -70,8 +70,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Fills the first of `places` from this CPU's array. Returns the number filled.
     #[inline(always)]
-    fn take_many(&self, cache: &Cache<H>, gfp: Gfp, places: &mut [VirtAddr]) -> usize {
-        if !plain(gfp) || gfp.contains(Gfp::ZERO) {
+    fn pop_many(&self, cache: &Cache<H>, gfp: Gfp, places: &mut [VirtAddr]) -> usize {
+        if !is_fast(gfp) || gfp.contains(Gfp::ZERO) {
             return 0;
         }
         let saved = self.hal().save();
@@ -82,9 +82,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             let array = Array::new::<H>(local, cache.array);
             let hot = array.hot(places.len().min(BURST));
             taken = hot.len();
-            take_all(places.get_mut(..taken).unwrap_or_default(), hot, cache.shape.mark);
+            claim_all(places.get_mut(..taken).unwrap_or_default(), hot, cache.shape.mark);
             // INVARIANT: ARR-1: the objects taken are above the top from here on.
-            array.take_many(taken);
+            array.drop_top(taken);
         }
         self.hal().restore(saved);
         taken
@@ -93,7 +93,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// [`Self::free_bulk`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_free_bulk(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
-        let given = self.give_many(cache, objects);
+        let given = self.push_many(cache, objects);
         if given == objects.len() { 0 } else { self.free_rest(cache, objects.get(given..).unwrap_or_default()) }
     }
 
@@ -104,7 +104,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let mut rest = objects;
         while let [next, after @ ..] = rest {
             self.make_room(cache);
-            let given = self.give_many(cache, rest);
+            let given = self.push_many(cache, rest);
             rest = rest.get(given..).unwrap_or_default();
             if given != 0 {
                 continue;
@@ -130,14 +130,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Puts the first of `objects` on this CPU's array, as long as there is room and the objects are valid. Returns their
     /// number.
     #[inline(always)]
-    fn give_many(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
+    fn push_many(&self, cache: &Cache<H>, objects: &[VirtAddr]) -> usize {
         let saved = self.hal().save();
         let local = self.hal().local();
         let array = Array::new::<H>(local, cache.array);
         let burst = objects.get(..BURST).unwrap_or(objects);
-        let given = self.hal().give_many(Internal::CALL, local, &cache.objects(), burst, array.room());
+        let given = self.hal().push_free_many(Internal::CALL, local, &cache.objects(), burst, array.room());
         // INVARIANT: ARR-1, ARR-2: marked, and no more than there was room for.
-        array.give_many(given);
+        array.grow(given);
         self.hal().restore(saved);
         given
     }
@@ -145,7 +145,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
 /// Gives the objects of `entries` their new owner. Both have the same length.
 #[inline(always)]
-fn take_all(places: &mut [VirtAddr], entries: &[AtomicU64], mark: u32) {
+fn claim_all(places: &mut [VirtAddr], entries: &[AtomicU64], mark: u32) {
     let take = |object: u64| {
         let object = VirtAddr::new(object);
         Object::of_array(object).store(mark, 0);

@@ -40,7 +40,7 @@ pub struct Cache<H: SlabHal> {
     pub(super) mark_secret: u64,
     pub(super) node: OrderedLock<Node, class::SlabNode, H::Relax>,
     /// Whether the CPUs' arrays are in use, unless the allocator is careful.
-    pub(super) arrays_wanted: AtomicBool,
+    pub(super) arrays_on: AtomicBool,
 }
 
 impl<H: SlabHal> fmt::Debug for Cache<H> {
@@ -93,7 +93,7 @@ impl<H: SlabHal> Cache<H> {
 
     /// Word of page number `page` of each of its slabs.
     pub(super) const fn word(&self, page: u32) -> SlabWord {
-        SlabWord::new(self.shape.size, self.shape.is_checked(), page, self.array)
+        SlabWord::new(self.shape.size, self.shape.frees_on_slow_path(), page, self.array)
     }
 
     /// Constants by which a fast path recognises its objects.

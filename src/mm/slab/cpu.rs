@@ -78,6 +78,12 @@ impl<'l> Array<'l> {
         (get(&self.0.limit).saturating_sub(get(&self.0.base)) / 8) as u32
     }
 
+    /// Whether it has no room at all: its CPU had no memory for it, or every call is to take the slow path. Any CPU.
+    #[inline]
+    pub(super) fn is_off(&self) -> bool {
+        self.capacity() == 0
+    }
+
     /// Objects in the spare. Any CPU.
     #[inline]
     pub(super) fn spare_count(&self) -> u32 {
@@ -152,14 +158,14 @@ impl<'l> Array<'l> {
 
     /// Drops the objects on top; the caller owns them from here on.
     #[inline]
-    pub(super) fn take_many(&self, objects: usize) {
+    pub(super) fn drop_top(&self, objects: usize) {
         set(&self.0.served, get(&self.0.served).wrapping_add(objects as u64));
         set(&self.0.top, get(&self.0.top).wrapping_sub(8 * objects as u64));
     }
 
     /// Counts the objects that have been written to the first entries of [`Array::room`].
     #[inline]
-    pub(super) fn give_many(&self, objects: usize) {
+    pub(super) fn grow(&self, objects: usize) {
         set(&self.0.top, get(&self.0.top).wrapping_add(8 * objects as u64));
     }
 
@@ -221,7 +227,7 @@ impl<'l> Array<'l> {
     }
 
     /// Takes its empty magazines away.
-    pub(super) fn take_memory(&self) -> [Magazine; 2] {
+    pub(super) fn release_memory(&self) -> [Magazine; 2] {
         set(&self.0.limit, 0);
         set(&self.0.top, 0);
         let used = self.magazine();

@@ -163,10 +163,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let array = Array::new::<H>(local, cache.array);
         let mut worked = array.count() != 0 || array.spare().is_some();
         // This comes first, as the array's memory may be an object of this very cache.
-        self.give_spare_up(cache, &array);
+        self.release_spare(cache, &array);
         let chain = self.drain_array(cache, &array);
-        let on = self.wants_arrays(cache);
-        if array.has_memory() && (array.capacity() != 0) != on {
+        let on = self.uses_arrays(cache);
+        if array.has_memory() && array.is_off() == on {
             array.set_capacity(if on { cache.capacity } else { 0 });
             worked = true;
         }
@@ -180,16 +180,16 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if array.count() == 0 {
             return freed;
         }
-        self.give_all(cache, &mut cache.node.lock(), array.magazine(), array.count(), &mut freed);
+        self.return_magazine(cache, &mut cache.node.lock(), array.magazine(), array.count(), &mut freed);
         array.set_count(0);
         freed
     }
 
     /// Puts the objects of the spare back into their slabs, and frees its memory. Interrupts masked.
-    fn give_spare_up(&self, cache: &Cache<H>, array: &Array<'_>) {
+    fn release_spare(&self, cache: &Cache<H>, array: &Array<'_>) {
         let Some(spare) = array.spare() else { return };
         let mut freed = Chain::NONE;
-        self.give_all(cache, &mut cache.node.lock(), spare, array.spare_count(), &mut freed);
+        self.return_magazine(cache, &mut cache.node.lock(), spare, array.spare_count(), &mut freed);
         array.set_spare(Magazine::NONE, 0);
         self.free_slabs(freed);
         self.free_magazine(spare);

@@ -15,11 +15,21 @@ use crate::mm::page::{Page, PageMap};
 use core::ops::Range;
 use core::sync::atomic::Ordering;
 
+/// How a full array gets room. Memory for a magazine comes from `kmalloc`, which may use this very array.
+enum Room {
+    /// By this empty magazine.
+    Magazine(Magazine),
+    /// It has some: the memory of the magazine came out of it.
+    Made,
+    /// There is no memory for a magazine, or the depot would have no place for the full one.
+    NoMagazine,
+}
+
 impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Takes an object off this CPU's spare, which becomes the magazine in use, if the array is empty and no more is needed;
-    /// see [`SlabHal::take_free`].
+    /// see [`SlabHal::pop_free`].
     #[inline]
-    pub(super) fn take_swapped(&self, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
+    pub(super) fn pop_swapped(&self, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
         let saved = self.hal().save();
         let local = self.hal().local();
         let mut taken = None;
@@ -39,9 +49,9 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Frees an object onto this CPU's spare, which becomes the magazine in use, if `is_right` accepts the array, the array is
-    /// full, and no more is needed. Returns whether it was freed. See [`SlabHal::give_free`].
+    /// full, and no more is needed. Returns whether it was freed. See [`SlabHal::push_free`].
     #[inline]
-    pub fn give_swapped(&self, at: VirtAddr, is_right: impl FnOnce(ArrayOffset) -> bool) -> bool {
+    pub fn free_to_spare(&self, at: VirtAddr, is_right: impl FnOnce(ArrayOffset) -> bool) -> bool {
         let Some(page) = self.hal().page_number(at.align_down(PAGE_SIZE)).map(Page::new) else { return false };
         let saved = self.hal().save();
         let local = self.hal().local();
@@ -106,8 +116,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 }
                 let has_room = node.depot.has_room();
                 drop(node);
-                match if has_room { self.magazine_for(cache, array) } else { None } {
-                    Some(empty) => {
+                match if has_room { self.magazine_for(cache, array) } else { Room::NoMagazine } {
+                    Room::Magazine(empty) => {
                         let put = cache.node.lock().depot.put_full(full);
                         if put {
                             let used = array.load(empty, 0, cache.capacity);
@@ -116,39 +126,40 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                             self.free_magazine(empty);
                         }
                     }
-                    None if array.count() < cache.capacity => {}
-                    None => freed = self.empty_spare(cache, array),
+                    Room::Made => {}
+                    Room::NoMagazine => freed = self.empty_spare(cache, array),
                 }
             }
             None => match self.magazine_for(cache, array) {
-                Some(empty) => {
+                Room::Magazine(empty) => {
                     let used = array.load(empty, 0, cache.capacity);
                     array.set_spare(used, cache.capacity);
                 }
-                None if array.count() < cache.capacity => {}
-                None => freed = self.drain(cache, array, cache.batch()),
+                Room::Made => {}
+                Room::NoMagazine => freed = self.drain(cache, array, cache.batch()),
             },
         }
         freed
     }
 
-    /// An empty magazine for a full array. `None` if there is no memory, or if the memory came out of this very array, which is
-    /// then not full any more.
-    fn magazine_for(&self, cache: &Cache<H>, array: &Array<'_>) -> Option<Magazine> {
-        let magazine = self.new_magazine(cache)?;
+    /// An empty magazine for a full array.
+    fn magazine_for(&self, cache: &Cache<H>, array: &Array<'_>) -> Room {
+        let Some(magazine) = self.new_magazine(cache) else {
+            return if array.count() < cache.capacity { Room::Made } else { Room::NoMagazine };
+        };
         if array.count() == cache.capacity {
-            return Some(magazine);
+            return Room::Magazine(magazine);
         }
         if !cache.node.lock().depot.put_empty(magazine) {
             self.free_magazine(magazine);
         }
-        None
+        Room::Made
     }
 
     /// Frees an object whose array is full, if it is valid and an exchange is enough. Returns whether it was freed. `page`
     /// holds it.
     #[inline(never)]
-    pub(super) fn give_exchanged(&self, at: VirtAddr, page: Page) -> bool {
+    pub(super) fn push_exchanged(&self, at: VirtAddr, page: Page) -> bool {
         let map = self.hal().map();
         let word = SlabWord::from_raw(map.get(page).aux().load(Ordering::Relaxed));
         if !word.starts_object(at.offset_in(PAGE_SIZE)) {
@@ -161,7 +172,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let object = Object::of_array(at);
         let (mut freed, mut given) = (Chain::NONE, false);
         // With interrupts masked: a handler may free it as well.
-        if array.capacity() != 0 && array.count() >= array.capacity() && !cache.is_free(object) {
+        if !array.is_off() && array.count() >= array.capacity() && !cache.is_free(object) {
             freed = self.exchange_full(cache, &array);
             given = array.count() < array.capacity() && cache.claim(object) && array.push(at);
             if given {
@@ -180,14 +191,14 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let Some(spare) = array.spare() else { return freed };
         let count = array.spare_count();
         let kept = count / 2;
-        self.give_range(cache, &mut cache.node.lock(), spare, kept..count, &mut freed);
+        self.return_range(cache, &mut cache.node.lock(), spare, kept..count, &mut freed);
         array.set_spare(spare, kept);
         array.swap();
         freed
     }
 
     /// Puts the first objects of a magazine back into their slabs. With the node locked.
-    pub(super) fn give_all(
+    pub(super) fn return_magazine(
         &self,
         cache: &Cache<H>,
         node: &mut Node,
@@ -195,12 +206,19 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         count: u32,
         freed: &mut Chain,
     ) {
-        self.give_range(cache, node, magazine, 0..count, freed);
+        self.return_range(cache, node, magazine, 0..count, freed);
     }
 
-    fn give_range(&self, cache: &Cache<H>, node: &mut Node, magazine: Magazine, range: Range<u32>, freed: &mut Chain) {
+    fn return_range(
+        &self,
+        cache: &Cache<H>,
+        node: &mut Node,
+        magazine: Magazine,
+        range: Range<u32>,
+        freed: &mut Chain,
+    ) {
         for entry in magazine.entries(range.end).iter().skip(range.start as usize) {
-            self.give_back(cache, node, VirtAddr::new(entry.load(Ordering::Relaxed)), freed);
+            self.return_object(cache, node, VirtAddr::new(entry.load(Ordering::Relaxed)), freed);
         }
     }
 

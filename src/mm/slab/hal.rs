@@ -84,27 +84,27 @@ pub unsafe trait SlabHal: PageHal + Sized {
     /// Takes an object off this CPU's array and clears its mark, `mark` bytes from its start. `None` if the array is empty, or
     /// if the caller wants to wait where it may not.
     #[inline(always)]
-    fn take_free(&self, internal: Internal, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
-        masked::take(internal, self, offset, mark, wait)
+    fn pop_free(&self, internal: Internal, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
+        masked::pop(internal, self, offset, mark, wait)
     }
 
     /// Marks the object at `at` as free and puts it on this CPU's array. Returns whether it did: the address is the start of an
     /// object, the object was not marked, and there was room. Otherwise nothing has changed.
     #[inline(always)]
-    fn give_free(&self, internal: Internal, at: VirtAddr) -> bool {
-        masked::give(internal, self, at, |_| true)
+    fn push_free(&self, internal: Internal, at: VirtAddr) -> bool {
+        masked::push(internal, self, at, |_| true)
     }
 
     /// The same, but only if the object's cache has this array.
     #[inline(always)]
-    fn give_free_to(&self, internal: Internal, at: VirtAddr, offset: ArrayOffset) -> bool {
-        masked::give(internal, self, at, |own| own == offset)
+    fn push_free_to(&self, internal: Internal, at: VirtAddr, offset: ArrayOffset) -> bool {
+        masked::push(internal, self, at, |own| own == offset)
     }
 
     /// Frees objects of one cache, from the first on, as long as they are valid and there is room: writes their marks, and
     /// their addresses to `room`, the rest of this CPU's array. Returns their number. Interrupts masked.
     #[inline(always)]
-    fn give_many(
+    fn push_free_many(
         &self,
         internal: Internal,
         local: &Self::Local,
@@ -112,7 +112,7 @@ pub unsafe trait SlabHal: PageHal + Sized {
         objects: &[VirtAddr],
         room: &[AtomicU64],
     ) -> usize {
-        masked::give_many(internal, self, local, of, objects, room)
+        masked::push_many(internal, self, local, of, objects, room)
     }
 }
 

@@ -11,7 +11,6 @@ use super::{SlabAllocator, SlabHal};
 use crate::addr::{MAX_ORDER, PAGE_SIZE, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
-use crate::mm::page::{Kind, PageMap};
 
 /// Bytes of the smallest cache (Linux: `KMALLOC_MIN_SIZE`): 8, or the largest cache line of any machine with the feature
 /// `dma-minalign`, so that no two objects share a line that a device writes.
@@ -273,8 +272,8 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     #[inline(always)]
     fn kmalloc_in(&self, size: usize, gfp: Gfp, index: usize) -> Result<VirtAddr, SlabAllocError> {
         let kind = KmallocCacheType::of(gfp);
-        if super::alloc::plain(gfp)
-            && let Some(object) = self.hal().take_free(Internal::CALL, array_of::<H>(kind, index), 0, gfp.may_wait())
+        if super::alloc::is_fast(gfp)
+            && let Some(object) = self.hal().pop_free(Internal::CALL, array_of::<H>(kind, index), 0, gfp.may_wait())
         {
             if gfp.contains(Gfp::ZERO) {
                 // All of it: `krealloc` may give out the rest without clearing it.
@@ -292,6 +291,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         if size == 0 { Ok(Self::ZERO_SIZE) } else { self.alloc_large(size, gfp) }
     }
 
+    /// Slow path, from step 2 of the table in `alloc.rs` on.
     #[cold]
     #[inline(never)]
     fn kmalloc_slow(
@@ -302,23 +302,24 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         gfp: Gfp,
     ) -> Result<VirtAddr, SlabAllocError> {
         if !gfp.contains(Gfp::ZERO)
-            && super::alloc::plain(gfp)
-            && let Some(object) = self.take_swapped(array_of::<H>(kind, index), 0, gfp.may_wait())
+            && super::alloc::is_fast(gfp)
+            && let Some(object) = self.pop_swapped(array_of::<H>(kind, index), 0, gfp.may_wait())
         {
             return Ok(object);
         }
-        self.kmalloc_long(id(kind, index), size, gfp, self.hal().return_address())
+        self.kmalloc_refill(id(kind, index), size, gfp, self.hal().return_address())
     }
 
-    /// Slow path, on behalf of the caller at `caller`.
+    /// Step 3 and those behind it, on behalf of the caller at `caller`.
     #[inline(never)]
-    fn kmalloc_long(&self, id: CacheId, size: usize, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, SlabAllocError> {
+    fn kmalloc_refill(&self, id: CacheId, size: usize, gfp: Gfp, caller: VirtAddr) -> Result<VirtAddr, SlabAllocError> {
         let cache = self.cache(id).ok_or(SlabAllocError::NotReady)?;
-        if let Some(object) = self.take_exchanged(cache, gfp) {
-            return Ok(object);
-        }
+        let depot = match self.pop_exchanged(cache, gfp) {
+            Ok(object) => return Ok(object),
+            Err(depot) => depot,
+        };
         let asked = u32::try_from(size).unwrap_or(u32::MAX).min(cache.shape.usable());
-        let object = self.alloc_for(cache, gfp, asked, caller)?;
+        let object = self.alloc_for(cache, gfp, depot, asked, caller)?;
         if cache.is_debugged() {
             self.note_request(cache, object, size);
         }
@@ -336,43 +337,6 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             0 => None,
             index => self.cache(id(kind, index.into())),
         }
-    }
-
-    /// [`Self::kfree`] for callers inside this crate, which own what they name or pass on their caller's promise.
-    #[inline(always)]
-    pub(crate) fn do_kfree(&self, at: VirtAddr) -> Result<(), super::Misuse> {
-        if self.hal().give_free(Internal::CALL, at) { Ok(()) } else { self.kfree_slow(at) }
-    }
-
-    /// Slow path: this CPU's magazines cannot serve the free.
-    ///
-    /// # Errors
-    ///
-    /// As for [`SlabAllocator::kfree`].
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn kfree_slow(&self, at: VirtAddr) -> Result<(), super::Misuse> {
-        self.kfree_from(at, self.hal().return_address())
-    }
-
-    /// Slow path of a free, on behalf of the caller at `caller`.
-    ///
-    /// # Errors
-    ///
-    /// As for [`SlabAllocator::kfree`].
-    pub(crate) fn kfree_from(&self, at: VirtAddr, caller: VirtAddr) -> Result<(), super::Misuse> {
-        if at == VirtAddr::ZERO || at == Self::ZERO_SIZE {
-            return Ok(());
-        }
-        if let Some(page) = self.page_of(self.untag(at)) {
-            if self.hal().map().get(page).state().kind() == Kind::LargeKmalloc {
-                return self.free_large(at, page, caller);
-            }
-            if self.give_exchanged(at, page) {
-                return Ok(());
-            }
-        }
-        self.free_from(at, None, caller)
     }
 }
 

@@ -12,49 +12,49 @@ use crate::hal::Internal;
 use crate::mm::page::{Page, PageMap};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-/// Takes an object off this CPU's array and clears its mark; see [`SlabHal::take_free`].
+/// Takes an object off this CPU's array and clears its mark; see [`SlabHal::pop_free`].
 #[inline(always)]
-pub fn take<H: SlabHal>(_: Internal, hal: &H, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
+pub fn pop<H: SlabHal>(_: Internal, hal: &H, offset: ArrayOffset, mark: u32, wait: bool) -> Option<VirtAddr> {
     let saved = hal.save();
     let local = hal.local();
-    let mut taken = None;
+    let mut popped = None;
     if !wait || hal.may_wait(local, saved) {
-        taken = Array::new::<H>(local, offset).pop();
+        popped = Array::new::<H>(local, offset).pop();
     }
     hal.restore(saved);
-    if let Some(object) = taken {
+    if let Some(object) = popped {
         Object::of_array(object).store(mark, 0);
     }
-    taken
+    popped
 }
 
-/// Marks an object as free and puts it on this CPU's array, if `is_right` accepts that array; see [`SlabHal::give_free`].
+/// Marks an object as free and puts it on this CPU's array, if `is_right` accepts that array; see [`SlabHal::push_free`].
 #[inline(always)]
-pub fn give<H: SlabHal>(_: Internal, hal: &H, at: VirtAddr, is_right: impl FnOnce(ArrayOffset) -> bool) -> bool {
+pub fn push<H: SlabHal>(_: Internal, hal: &H, at: VirtAddr, is_right: impl FnOnce(ArrayOffset) -> bool) -> bool {
     let Some(phys) = hal.to_phys(at) else { return false };
     let saved = hal.save();
     let local = hal.local();
     let map = H::local_map(local);
     let word = map.find(Pfn::containing(phys)).map(|page| map.get(page).aux().load(Ordering::Relaxed));
     let word = SlabWord::from_raw(word.unwrap_or(0));
-    let mut given = false;
+    let mut pushed = false;
     if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.array()) {
         let (array, object) = (Array::new::<H>(local, word.array()), Object::of_array(at));
         let mark = array.mark_of(at);
         if low(object.load(0)) != low(mark) {
-            given = array.push(at);
-            if given {
+            pushed = array.push(at);
+            if pushed {
                 object.store(0, mark);
             }
         }
     }
     hal.restore(saved);
-    given
+    pushed
 }
 
-/// Marks objects as free and puts them into the room of this CPU's array; see [`SlabHal::give_many`].
+/// Marks objects as free and puts them into the room of this CPU's array; see [`SlabHal::push_free_many`].
 #[inline(always)]
-pub fn give_many<H: SlabHal>(
+pub fn push_many<H: SlabHal>(
     _: Internal,
     hal: &H,
     local: &H::Local,
@@ -63,7 +63,7 @@ pub fn give_many<H: SlabHal>(
     room: &[AtomicU64],
 ) -> usize {
     let mut slab = Members::NONE;
-    let mut give = |(at, entry): (&VirtAddr, &AtomicU64)| {
+    let mut push = |(at, entry): (&VirtAddr, &AtomicU64)| {
         if !slab.has(*at) {
             slab = members(hal, local, of, *at).filter(|slab| slab.has(*at))?;
         }
@@ -75,7 +75,7 @@ pub fn give_many<H: SlabHal>(
         entry.store(at.get(), Ordering::Relaxed);
         Some(())
     };
-    objects.iter().zip(room).map_while(&mut give).count()
+    objects.iter().zip(room).map_while(&mut push).count()
 }
 
 /// The objects of the slab that an address lies in, if the slab belongs to the cache and frees may take the fast path.

@@ -21,6 +21,30 @@
 //! per cache ([`SlabFlags`]) finds more errors, at a cost; where it is off it costs nothing, since a cache that is debugged has
 //! no arrays, so that every call takes the slow path by itself.
 //!
+//! # Words
+//!
+//! | verb | what moves |
+//! |---|---|
+//! | pop, push | an object, off or onto this CPU's array |
+//! | swap | this CPU's two magazines, with each other |
+//! | exchange | a magazine of this CPU, with one of the depot |
+//! | fill, drain | an array, from slabs or into them |
+//! | take from slab, return | an object, out of its slab's free list or back onto it |
+//! | claim | nothing: a word is changed so that the object or block is the caller's alone |
+//! | release | memory of magazines, to `kmalloc` |
+//! | free slabs | slabs that are empty, to the page allocator |
+//!
+//! # Switches that make calls take the slow path
+//!
+//! | of | switch | set |
+//! |---|---|---|
+//! | a call | flags that are not `is_fast` | by the caller |
+//! | a page | a word of zero: `Shape::frees_on_slow_path` | when the slab is made: frees must look at more than the word says |
+//! | a cache | `Shape::is_slow_path_only`, and with it a capacity of 0 | when the cache is made: debugging, memory tags |
+//! | a cache | `arrays_on` | on when the cache has arrays, off while it is destroyed |
+//! | the allocator | `careful` | by fault injection, `init_on_alloc=`, `init_on_free=` |
+//! | an array of a CPU | `Array::is_off`: what the fast path sees of all the switches of caches and of the allocator | when the CPU drains |
+//!
 //! # Locks and contexts
 //!
 //! A CPU's arrays are its own. Each cache has one lock, taken with interrupts masked; no lock is held while pages are

@@ -249,13 +249,13 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             shape,
             constructor,
             array: H::array_offset(id.get()),
-            capacity: if shape.is_long_way() { 0 } else { array_capacity(shape.size) },
+            capacity: if shape.is_slow_path_only() { 0 } else { array_capacity(shape.size) },
             min_partial: min_partial(shape.size),
             divisor: Divisor::new(shape.size),
             secret: self.random.next(),
             mark_secret: self.random.next() | 1,
             node: OrderedLock::new(Node::new(depot_magazines(shape.size))),
-            arrays_wanted: AtomicBool::new(false),
+            arrays_on: AtomicBool::new(false),
         }
     }
 

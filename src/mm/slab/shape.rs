@@ -143,12 +143,12 @@ impl Shape {
     }
 
     /// Whether freeing needs more than the fast path tests: the mark is not in the first word.
-    pub(super) const fn is_checked(&self) -> bool {
-        self.mark != 0 || self.object != 0 || self.is_long_way()
+    pub(super) const fn frees_on_slow_path(&self) -> bool {
+        self.mark != 0 || self.object != 0 || self.is_slow_path_only()
     }
 
     /// Whether every call must take the slow path: it has work that the fast paths do not do.
-    pub(super) const fn is_long_way(&self) -> bool {
+    pub(super) const fn is_slow_path_only(&self) -> bool {
         !self.flags.intersection(SlabFlags::DEBUG.union(SlabFlags::KASAN)).is_empty()
     }
 

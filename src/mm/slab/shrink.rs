@@ -89,7 +89,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             && let Some(full) = self.with_node(cache, |node| node.depot.take_full())
         {
             let mut chain = Chain::NONE;
-            self.with_node(cache, |node| self.give_all(cache, node, full, cache.capacity, &mut chain));
+            self.with_node(cache, |node| self.return_magazine(cache, node, full, cache.capacity, &mut chain));
             freed += self.free_slabs(chain);
             self.free_magazine(full);
         }
@@ -162,7 +162,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Switches the arrays of a cache off, emptying them, or on again.
     pub(super) fn switch_arrays(&self, cache: &Cache<H>, on: bool) {
-        cache.arrays_wanted.store(on && cache.capacity != 0, Ordering::Relaxed);
+        cache.arrays_on.store(on && cache.capacity != 0, Ordering::Relaxed);
         self.drain_all(&CacheSet::of(cache.id));
     }
 
@@ -180,19 +180,19 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
                 array.load(magazine, 0, if careful { 0 } else { cache.capacity });
             }
         }
-        cache.arrays_wanted.store(true, Ordering::Relaxed);
+        cache.arrays_on.store(true, Ordering::Relaxed);
     }
 
     /// Whether the arrays of a cache should be in use.
-    pub(super) fn wants_arrays(&self, cache: &Cache<H>) -> bool {
-        cache.arrays_wanted.load(Ordering::Relaxed) && !self.is_careful()
+    pub(super) fn uses_arrays(&self, cache: &Cache<H>) -> bool {
+        cache.arrays_on.load(Ordering::Relaxed) && !self.is_careful()
     }
 
     /// Frees the memory of a cache's arrays, which are off and unused.
     pub(super) fn free_arrays(&self, cache: &Cache<H>) {
         for cpu in (0..self.hal().cpus()).map(CpuId::new) {
             let Some(local) = self.hal().local_of(cpu) else { continue };
-            Array::new::<H>(local, cache.array).take_memory().into_iter().for_each(|each| self.free_magazine(each));
+            Array::new::<H>(local, cache.array).release_memory().into_iter().for_each(|each| self.free_magazine(each));
         }
     }
 

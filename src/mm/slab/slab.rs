@@ -139,7 +139,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             cache.set_mark(object);
             object = object.next(size);
         }
-        if !shape.is_checked() && shape.tail(order) > shape.mark {
+        if !shape.frees_on_slow_path() && shape.tail(order) > shape.mark {
             // The space behind the last object looks like an object to the fast path of freeing; the mark diverts it to the
             // slow path.
             cache.set_mark(slab.object_of(cache, u32::from(objects)));
@@ -203,7 +203,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Takes up to `want` objects out of a slab and passes each to `out`. With the node locked.
     #[inline]
-    pub(super) fn take_from(
+    pub(super) fn take_from_slab(
         &self,
         cache: &Cache<H>,
         node: &mut Node,
@@ -295,7 +295,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
 
     /// Puts an object back on its slab's free list. With the node locked; a slab that is freed goes to `freed`.
     #[inline]
-    pub(super) fn give_to(&self, cache: &Cache<H>, node: &mut Node, head: Page, index: u16, freed: &mut Chain) {
+    pub(super) fn return_to_slab(&self, cache: &Cache<H>, node: &mut Node, head: Page, index: u16, freed: &mut Chain) {
         let map = self.hal().map();
         let descriptor = map.get(head);
         let mut book = Book::from_raw(descriptor.owner());

@@ -1,8 +1,8 @@
 //! Frames that a file puts behind an area in its `mmap` operation. Only the file knows whether a process may have them, so each
 //! way to name them is `unsafe`. Nothing here maps anything: the space does, when all else is known to succeed.
 
-use super::{MapError, NewArea, VmFlags};
-use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr};
+use super::{MapError, VmFlags};
+use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, UserRange};
 use crate::hal::prot::MemoryType;
 use crate::mm::page::Page;
 use core::fmt;
@@ -76,6 +76,20 @@ impl fmt::Debug for Fill {
             Frames::Pages { of, first, .. } => write!(f, "{memory} pages of {of:#x} from {first} on"),
         }
     }
+}
+
+/// An area about to be made, for the file that it maps to look at and to change (Linux: `vm_area_desc`).
+#[derive(Debug)]
+pub struct NewArea {
+    /// Its addresses.
+    pub range: UserRange,
+    /// Where it begins in the file, in pages.
+    pub page_offset: u64,
+    /// The requested flags. The file may take away [`VmFlags::MAYACCESS`] and add [`VmFlags::SPECIAL`],
+    /// [`VmFlags::DONTCOPY`], [`VmFlags::HOOKS`]; no other change counts.
+    pub flags: VmFlags,
+    /// Frames to map at once ([`NewArea::remap_pfn_range`] and its kin); `None` for a file that maps none.
+    pub fill: Option<Fill>,
 }
 
 /// Linux's `EINVAL`.

@@ -39,7 +39,7 @@ mod vma;
 
 pub use address_map::AddressMap;
 pub use error::MapError;
-pub use fill::{Fill, PageOf};
+pub use fill::{Fill, NewArea, PageOf};
 pub use flags::VmFlags;
 pub use limits::{Limits, MapLayout, Placement, Usage};
 pub use madvise::Advice;
@@ -47,5 +47,5 @@ pub use maps_text::MapsLine;
 pub use mmap::{Backing, MmapRequest, Place};
 pub use mremap::MremapRequest;
 pub use summary::{MaxGap, STACK_GUARD_GAP};
-pub use translations::{Discard, MapHal, NewArea, NoMemory, Objects, Translations, VmaSource};
+pub use translations::{Discard, MapHal, NoMemory, Objects, Translations, VmaSource};
 pub use vma::{ObjectId, Record, Vma};

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::vma::{ObjectId, Vma};
-use super::{Fill, MapError, VmFlags};
+use super::{Fill, MapError, NewArea, VmFlags};
 use crate::addr::{UserAddr, UserRange};
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
@@ -89,20 +89,6 @@ pub trait Translations {
     ///
     /// Any: nothing has changed.
     fn fill(&self, range: UserRange, fill: &Fill, flags: VmFlags) -> Result<(), MapError>;
-}
-
-/// An area about to be made, for the file that it maps to look at and to change (Linux: `vm_area_desc`).
-#[derive(Debug)]
-pub struct NewArea {
-    /// Its addresses.
-    pub range: UserRange,
-    /// Where it begins in the file, in pages.
-    pub page_offset: u64,
-    /// The requested flags. The file may take away [`VmFlags::MAYACCESS`] and add [`VmFlags::SPECIAL`],
-    /// [`VmFlags::DONTCOPY`], [`VmFlags::HOOKS`]; no other change counts.
-    pub flags: VmFlags,
-    /// Frames to map at once ([`NewArea::remap_pfn_range`] and its kin); `None` for a file that maps none.
-    pub fill: Option<Fill>,
 }
 
 /// Files, devices and other objects that areas map.

@@ -1,7 +1,6 @@
 //! Anonymous memory that was not there: the zero page, a zeroed page, a contiguous run, a block; and whole ranges at once.
 #![forbid(unsafe_code)]
 
-use super::evacuate::mobility;
 use super::fault::{At, Need};
 use super::frame::{BATCH, Dropped, Frames};
 use super::space_pages::{Format, UserPages};
@@ -140,8 +139,7 @@ impl<H: UserHal> UserPages<H> {
             let end = part_end(at, range.end());
             result = self.grow(at, LeafLevel::Pte, &spare);
             if result.is_ok() {
-                result =
-                    self.fetch(&mut batch, (end.get() - at.get()) >> PAGE_SHIFT, gfp | mobility(Order::ZERO, area));
+                result = self.fetch(&mut batch, (end.get() - at.get()) >> PAGE_SHIFT, gfp | area.mobility(Order::ZERO));
             }
             if result.is_ok() {
                 (at, result) = self.place(at, end, area.prot(), &mut batch);

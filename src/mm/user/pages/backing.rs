@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::{Order, PAGE_SIZE, VirtAddr, VirtRange};
+use crate::gfp::Gfp;
 use crate::hal::prot::{Access, Prot};
 
 /// Whether spaces see the writes of each other.
@@ -48,6 +49,14 @@ impl Backing {
     #[must_use]
     pub const fn private(range: VirtRange, access: Access) -> Self {
         Self { range, access, sharing: Sharing::Private, largest: Order::ZERO }
+    }
+
+    /// The flags with which anonymous memory of this order is allocated: single pages and runs of them can be moved, if the area
+    /// is private.
+    #[inline]
+    pub(super) const fn mobility(&self, order: Order) -> Gfp {
+        let private = matches!(self.sharing, Sharing::Private);
+        if private && order.get() <= Self::RUN.get() { Gfp::MOVABLE } else { Gfp::empty() }
     }
 
     /// Whether the area permits an access.

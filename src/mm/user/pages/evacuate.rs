@@ -5,9 +5,10 @@
 //! new one. A space that wrote meanwhile has a copy already. Nobody waits for the mover, and it gives up at no cost.
 #![forbid(unsafe_code)]
 
+use super::UserHal;
 use super::frame::Frames;
 use super::space_pages::{Format, UserPages};
-use super::{Backing, UserHal};
+use super::usual::read_only;
 use crate::addr::{Order, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat, Leaf};
@@ -83,7 +84,7 @@ impl<H: UserHal> UserPages<H> {
         if protect && leaf.prot.is_writable() {
             let (table, slot) = (self.tables().lowest(at).0, Level::Pte.slot(at));
             self.unfold_if_grouped(table, slot, at);
-            let entry = Format::<H>::leaf(LeafLevel::Pte, phys, super::fork::read_only(leaf.prot), false);
+            let entry = Format::<H>::leaf(LeafLevel::Pte, phys, read_only(leaf.prot), false);
             table.write(self.tables().mmu(), slot, entry);
             self.tables().flush_leaf(at, LeafLevel::Pte);
         }
@@ -140,12 +141,4 @@ impl<H: UserHal> UserPages<H> {
         });
         found.break_value()
     }
-}
-
-/// The flags with which anonymous memory of this order is allocated: single pages and runs of them can be moved, if the area is
-/// private.
-#[inline]
-pub(super) const fn mobility(order: Order, area: &Backing) -> Gfp {
-    let private = matches!(area.sharing, super::Sharing::Private);
-    if private && order.get() <= Backing::RUN.get() { Gfp::MOVABLE } else { Gfp::empty() }
 }

@@ -84,7 +84,7 @@ impl<H: UserHal> UserPages<H> {
         own: bool,
         gfp: Gfp,
     ) -> Result<Handled, FaultError> {
-        let mut spare = Spare::new(self.hal(), gfp, area.largest).movable(super::evacuate::mobility(Order::ZERO, area));
+        let mut spare = Spare::new(self.hal(), gfp, area.largest).movable(area.mobility(Order::ZERO));
         loop {
             let need = match self.attempt(at, access, area, own, &mut spare) {
                 Ok(handled) => return Ok(handled),

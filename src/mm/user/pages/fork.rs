@@ -4,7 +4,7 @@
 use super::frame::{Counted, Frames};
 use super::space_pages::{Format, USER_END, UserPages};
 use super::spare::Spare;
-use super::usual::{Notes, ordinary, without_address};
+use super::usual::{Notes, ordinary, read_only, without_address};
 use super::zap::run_of;
 use super::{PagesError, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
@@ -344,9 +344,4 @@ enum Unshared {
     Pinned,
     /// The references cannot be counted.
     Full,
-}
-
-/// The same protection without the right to write.
-pub(super) fn read_only(prot: Prot) -> Prot {
-    if prot.is_writable() { Prot::user(Access::ReadOnly).with_accessed(prot.is_accessed()) } else { prot }
 }

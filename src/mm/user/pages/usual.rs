@@ -257,3 +257,8 @@ impl<H: UserHal> UserPages<H> {
         Some(Handled::ZeroPage)
     }
 }
+
+/// The same protection without the right to write.
+pub(super) fn read_only(prot: Prot) -> Prot {
+    if prot.is_writable() { Prot::user(Access::ReadOnly).with_accessed(prot.is_accessed()) } else { prot }
+}
