@@ -129,8 +129,11 @@ a53() {
     done
 }
 
-# The tests on QEMU's Pi 4 as they run on a board: no semihosting, no boot arguments, by the serial port alone.
-rpi4_tests() { tools/runner.sh rpi4-test "$(kernel_elf)"; }
+# Tests on QEMU's Pi 4 as they run on a board: no semihosting, no boot arguments, by the serial port alone. Those of all kinds:
+# some return, some end the machine, some want all CPUs.
+rpi4_tests() {
+    tools/runner.sh rpi4-test "$(kernel_elf)" errata:: interrupts:: pagetable:: faults::address_zero cpus::every_cpu_comes
+}
 
 # Exactly what the boot partition of a Pi's card takes.
 rpi4_files() {
