@@ -150,7 +150,7 @@ pub fn current_process() -> Option<&'static Process> {
 
 /// The processes that have threads.
 pub fn processes() -> impl Iterator<Item = &'static Process> {
-    // SAFETY: as above.
+    // SAFETY: `spawn` was told that a process lives as long as its threads.
     (0..THREADS).filter_map(|number| unsafe { of(number).process.get().as_ref() })
 }
 
