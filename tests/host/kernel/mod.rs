@@ -3,5 +3,6 @@
 mod kallsyms;
 mod line;
 mod log_level;
+mod patience;
 mod ring;
 mod waker;
