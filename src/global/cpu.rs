@@ -7,6 +7,7 @@ use crate::arch::aarch64::cpu::{self, MAX_CPUS, Relax};
 use crate::arch::aarch64::held_locks;
 use crate::arch::aarch64::irq::{self, IrqFlags};
 use crate::hal::cpu::{Interrupts, PerCpu, with_local};
+use crate::hal::patience::elapsed;
 use crate::mm::layout::{PAGE_DESCRIPTOR_SIZE, VMEMMAP_START};
 use crate::mm::page::Vmemmap;
 use crate::mm::slab::{ArrayHeader, CpuSlabs, KMALLOC_SIZES, MAX_CACHES};
@@ -180,7 +181,7 @@ impl PerCpu for KernelPages {
     fn waiting_for(&self, cpu: CpuId, step: u64) {
         let now = machine().ticks();
         let is_late = with_local(self, |local| {
-            let is_late = step != 0 && now.wrapping_sub(local.thread.waiting_since()) > machine().ticks_per_second();
+            let is_late = step != 0 && elapsed(local.thread.waiting_since(), now) > machine().ticks_per_second();
             if step == 0 || is_late {
                 local.thread.waits_since(now);
             }

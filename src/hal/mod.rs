@@ -12,6 +12,7 @@ pub mod frame;
 pub mod io;
 pub mod level;
 pub mod mmu;
+pub mod patience;
 pub mod prot;
 pub mod tags;
 pub mod user;

@@ -6,6 +6,7 @@ use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu;
 use crate::driver::timer;
 use crate::driver::waker::{self, Power, WakeRegister};
+use crate::hal::patience::Patience;
 use aarch64_cpu::asm::barrier;
 use arm_gic::gicv3::registers::{Gicd, GicrSgi, Waker as WakerBits};
 use arm_gic::gicv3::{GicCpuInterface, GicDistributor, GicRedistributor, SgiTarget, SgiTargetGroup};
@@ -71,8 +72,8 @@ impl V3 {
     /// Wakes this CPU's redistributor, or puts it to sleep, within a tenth of a second.
     fn set_power(&self, wanted: Power) -> Result<(), GicError> {
         let at = self.own_redistributor_at()?;
-        let (start, patience) = (timer::ticks(), timer::frequency() / 10);
-        let is_patient = || timer::ticks().wrapping_sub(start) < patience;
+        let mut patience = Patience::new(timer::ticks(), timer::frequency() / 10);
+        let is_patient = || patience.is_left(timer::ticks());
         waker::set_power(&mut Waker(block::<GicrSgi>(at)), wanted, is_patient).map_err(GicError::Unresponsive)
     }
 

@@ -10,6 +10,7 @@ mod pl011;
 use super::timer;
 use crate::addr::VirtAddr;
 use crate::arch::aarch64::cpu;
+use crate::hal::patience;
 use core::fmt;
 
 pub use line::{Line, Received};
@@ -130,16 +131,6 @@ impl Uart {
 
 /// Polls `ready` until it holds or the time limit is reached. Returns whether it held.
 fn wait_until(ready: impl Fn() -> bool) -> bool {
-    if ready() {
-        return true;
-    }
-    let start = timer::ticks();
-    let patience = timer::frequency().saturating_mul(PATIENCE_SECONDS);
-    while timer::ticks().wrapping_sub(start) < patience {
-        if ready() {
-            return true;
-        }
-        cpu::relax();
-    }
-    false
+    let limit = timer::frequency().saturating_mul(PATIENCE_SECONDS);
+    patience::wait_until(limit, timer::ticks, ready, cpu::relax)
 }

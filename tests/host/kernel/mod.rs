@@ -4,5 +4,6 @@ mod elf;
 mod kallsyms;
 mod line;
 mod log_level;
+mod patience;
 mod ring;
 mod waker;

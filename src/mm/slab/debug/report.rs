@@ -12,6 +12,7 @@ use super::super::{SlabAllocator, SlabHal};
 use super::pattern::byte_at;
 use super::track::{Event, Track};
 use crate::addr::VirtAddr;
+use crate::hal::patience::elapsed;
 use crate::mm::page::PageMap;
 use core::fmt;
 
@@ -156,7 +157,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     fn print_users(&self, cache: &Cache<H>, slot: Object) {
         for (what, event) in [("Allocated", Event::Alloc), ("Freed", Event::Free)] {
             let Some(track) = Track::load(&cache.shape, slot, event) else { continue };
-            let age = self.hal().ticks().wrapping_sub(track.when);
+            let age = elapsed(track.when, self.hal().ticks());
             let code = Code(self.hal(), track.caller);
             self.hal().print(format_args!("{what} in {code} age={age} cpu={}", track.cpu));
         }
