@@ -13,6 +13,7 @@
 //! | `table.rs` | who there is, whose child, who waits |
 //! | `spaces.rs` | the memory of each process, and which CPU sees it |
 //! | `turn.rs` | a thread's turn on a CPU: system calls, faults, its end |
+//! | `wake.rs` | the CPUs that sleep for lack of threads |
 //! | `schedule.rs` | all CPUs give threads their turns |
 //! | `syscall/` | Linux's numbers and errors |
 //! | `death.rs` | why a process was killed |
@@ -50,6 +51,8 @@ mod syscall;
 mod table;
 #[cfg(target_os = "none")]
 mod turn;
+#[cfg(target_os = "none")]
+mod wake;
 
 #[cfg(target_os = "none")]
 pub use {
@@ -70,28 +73,11 @@ pub(super) use {
 };
 
 #[cfg(target_os = "none")]
-use crate::arch::aarch64::cpu::Relax;
-#[cfg(target_os = "none")]
 use crate::ds::rbtree::Broken;
 #[cfg(target_os = "none")]
-use crate::global::{self, AddressSpace, KernelPages, SpinLock};
+use crate::global::AddressSpace;
 #[cfg(target_os = "none")]
-use crate::sync::LockGuard;
-
-#[cfg(target_os = "none")]
-static TABLE: SpinLock<table::Table> = global::spin_lock(table::Table::new());
-
-/// The table of processes, locked: nothing sleeps until the guard is dropped.
-#[cfg(target_os = "none")]
-fn processes() -> LockGuard<'static, table::Table, KernelPages, Relax> {
-    TABLE.lock()
-}
-
-/// A thread may run that could not before, or the last one has ended.
-#[cfg(target_os = "none")]
-fn wake_somebody() {
-    schedule::wake_all();
-}
+use {table::processes, wake::wake_somebody};
 
 /// Calls `f` with the space of the process that this CPU runs, if it runs one.
 #[cfg(target_os = "none")]

@@ -1,20 +1,17 @@
 //! All CPUs give threads their turns, until there is nobody left.
 #![forbid(unsafe_code)]
 
+use super::wake::{self, wake_somebody};
 use super::{processes, turn};
 use crate::addr::CpuId;
-use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
 use crate::global;
-use crate::kernel::interrupts::{self, InterruptError};
+use crate::kernel::interrupts::InterruptError;
 use crate::kernel::{cpus, tick};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Turns of a thread that computes: so many a second.
 const TURNS_PER_SECOND: u64 = 250;
-
-/// CPUs that sleep for lack of threads, a bit each.
-static ASLEEP: AtomicU64 = AtomicU64::new(0);
 
 /// Runs the processes on every CPU until none is alive or `enough` says so; it is asked between two turns. On one CPU
 /// at a time, where sleeping is allowed; elsewhere that is reported, and nobody runs.
@@ -35,7 +32,7 @@ pub fn run(enough: &(impl Fn() -> bool + Sync)) {
     cpus::run_everywhere(&|cpu: CpuId| {
         while run_one(cpu, &enough) {}
         // The others look whether it is enough for them too.
-        wake_all();
+        wake_somebody();
     });
     if ticks {
         // It was started above.
@@ -57,7 +54,7 @@ fn run_one(cpu: CpuId, enough: &impl Fn() -> bool) -> bool {
         return false;
     }
     if !global::idle() {
-        sleep(cpu);
+        wake::sleep(cpu);
     }
     true
 }
@@ -78,28 +75,4 @@ pub(crate) fn run_here() -> bool {
 
 fn start_tick() -> Result<(), InterruptError> {
     tick::start(timer::frequency() / TURNS_PER_SECOND, || {})
-}
-
-fn sleep(cpu: CpuId) {
-    let own = 1 << (cpu.get() % u64::BITS);
-    irq::local_irq_disable();
-    ASLEEP.fetch_or(own, Ordering::SeqCst);
-    // A thread that is ready from here on wakes this CPU: its interrupt ends the sleep, masked or not.
-    let stays = {
-        let table = processes();
-        !table.is_anybody_ready() && table.is_anybody_alive()
-    };
-    if stays {
-        global::asleep(cpu::wait_for_interrupt);
-    }
-    ASLEEP.fetch_and(!own, Ordering::SeqCst);
-    irq::local_irq_enable();
-}
-
-/// Wakes the CPUs that sleep for lack of threads. Any context.
-pub(super) fn wake_all() {
-    let asleep = ASLEEP.load(Ordering::SeqCst);
-    for cpu in global::online_cpus().filter(|cpu| asleep & 1 << (cpu.get() % u64::BITS) != 0) {
-        interrupts::kick(cpu);
-    }
 }

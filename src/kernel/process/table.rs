@@ -5,8 +5,11 @@
 use super::Ended;
 use super::errno::Errno;
 use crate::addr::UserAddr;
+use crate::arch::aarch64::cpu::Relax;
 use crate::arch::aarch64::user::UserFrame;
 use crate::ds::rbtree::Broken;
+use crate::global::{self, KernelPages, SpinLock};
+use crate::sync::LockGuard;
 use core::fmt;
 
 /// The most processes that there may be, ended ones included for which nobody has waited.
@@ -420,4 +423,11 @@ impl Table {
         }
         Ok(())
     }
+}
+
+static TABLE: SpinLock<Table> = global::spin_lock(Table::new());
+
+/// The table of processes, locked: nothing sleeps until the guard is dropped.
+pub(super) fn processes() -> LockGuard<'static, Table, KernelPages, Relax> {
+    TABLE.lock()
 }

@@ -1,7 +1,7 @@
 //! The console, and `/proc/self/maps`, which can be read.
 #![forbid(unsafe_code)]
 
-use super::{Answer, Call, Result};
+use super::call::{Answer, Call, Result};
 use crate::addr::{UserAddr, to_usize};
 use crate::global;
 use crate::hal::user::USER_END;

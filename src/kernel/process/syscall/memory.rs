@@ -1,7 +1,7 @@
 //! Calls that change the areas of a process.
 #![forbid(unsafe_code)]
 
-use super::{Answer, Call, Result};
+use super::call::{Answer, Call, Result};
 use crate::addr::UserAddr;
 use crate::kernel::process::errno::Errno;
 use crate::mm::user::map::{Advice, Backing, MmapRequest, MremapRequest, Place, VmFlags};

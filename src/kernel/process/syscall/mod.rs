@@ -2,43 +2,17 @@
 //! arguments in x0 to x5, the answer in x0: an error is its number, negated.
 #![forbid(unsafe_code)]
 
+mod call;
 mod file;
 mod memory;
 mod process;
 
+pub(super) use call::Flow;
+
 use super::errno::Errno;
 use super::spaces::Seen;
 use super::table::Turn;
-use crate::global::AddressSpace;
-
-/// The fate of the thread after its call.
-pub(super) enum Flow {
-    /// It goes on.
-    Continue,
-    /// Others come first.
-    Yield,
-    /// It sleeps, and the table knows it; it makes the call again.
-    Asleep,
-    /// It ends, with this status.
-    ExitThread(u8),
-    /// Its process ends.
-    ExitProcess(u8),
-}
-
-/// A call: the thread that makes it, and its memory.
-struct Call<'c> {
-    turn: &'c mut Turn,
-    space: &'c AddressSpace,
-    arguments: [u64; 6],
-}
-
-/// The answer of a call, or what else becomes of the thread.
-enum Answer {
-    Value(u64),
-    Flow(Flow),
-}
-
-type Result = core::result::Result<Answer, Errno>;
+use call::{Answer, Call};
 
 /// Makes the system call that the frame of `turn` asks for. In the thread's turn: this CPU sees the process's memory, and no lock is held.
 pub(super) fn run(turn: &mut Turn, seen: &Seen) -> Flow {

@@ -1,7 +1,7 @@
 //! Calls that make processes and threads, and wait for them.
 #![forbid(unsafe_code)]
 
-use super::{Answer, Call, Flow, Result};
+use super::call::{Answer, Call, Flow, Result};
 use crate::addr::UserAddr;
 use crate::arch::aarch64::user::UserFrame;
 use crate::global;

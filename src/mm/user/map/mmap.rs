@@ -1,6 +1,7 @@
 //! Mapping (Linux: `do_mmap`, `mmap_region`).
 #![forbid(unsafe_code)]
 
+use super::NewArea;
 use super::fill::Fill;
 use super::gap::{Found, Request};
 use super::limits::{MapLayout, Placement};
@@ -8,7 +9,7 @@ use super::merge::{Join, Proposal};
 use super::munmap::Removal;
 use super::records::Records;
 use super::summary::start_with_guard;
-use super::translations::{MapHal, NewArea};
+use super::translations::MapHal;
 use super::vma::{ObjectId, Record, user_range};
 use super::{AddressMap, MapError, VmFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};

@@ -13,7 +13,7 @@ use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::Mmu;
-use crate::hal::prot::{Access, Prot};
+use crate::hal::prot::Access;
 use crate::mm::page::Kind;
 use crate::mm::pgtable::{Gather, Table};
 
