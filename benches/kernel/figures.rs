@@ -122,7 +122,22 @@ impl Figures {
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { of, headline, n, units, min, median, mean, p99, max, batch, batch_mean, warm_up, setup } = self;
+        let Self {
+            of,
+            headline,
+            n,
+            units,
+            min,
+            median,
+            mean,
+            p99,
+            max,
+            batch,
+            batch_mean,
+            warm_up,
+            setup,
+            nanoseconds: _,
+        } = self;
         write!(f, "{of}\t{headline}\t{n}\t{units}\t{min}\t{median}\t{mean}\t{p99}\t{max}\t")?;
         write!(f, "{batch}\t{batch_mean}\t{warm_up}\t{setup}")
     }
