@@ -47,16 +47,16 @@ fn without_an_isb_the_cpu_that_mapped_a_page_may_fault_at_it() {
         cpu.publish();
         machine.set_ttbr1(root);
         let tables: Vec<_> = (0..2).map(|_| frames.alloc_table().expect("frames")).collect();
-        // SAFETY: as above.
+        // SAFETY: the machine is a model.
         tables.iter().for_each(|table| unsafe { cpu.zero_table(*table) });
         let leaf = Stage1::leaf(LeafLevel::Pmd, pa(RAM), Prot::KERNEL_RW, false);
-        // SAFETY: as above.
+        // SAFETY: the machine is a model.
         unsafe { cpu.write(tables[1], Level::Pmd.slot(va(BASE)), leaf) };
         cpu.publish_table();
-        // SAFETY: as above.
+        // SAFETY: the machine is a model.
         unsafe { cpu.write(tables[0], Level::Pud.slot(va(BASE)), Stage1::table(tables[1])) };
         cpu.publish_table();
-        // SAFETY: as above.
+        // SAFETY: the machine is a model.
         unsafe { cpu.write(root, Level::Pgd.slot(va(BASE)), Stage1::table(tables[0])) };
         if isb {
             cpu.publish()
@@ -78,14 +78,14 @@ fn a_table_that_changes_while_it_is_cached_is_reported() {
         tables.iter().for_each(|table| unsafe { cpu.zero_table(*table) });
         cpu.publish_table();
         for (pair, level) in tables.windows(2).zip([Level::Pgd, Level::Pud, Level::Pmd]) {
-            // SAFETY: as above.
+            // SAFETY: the machine is a model.
             unsafe { cpu.write(pair[0], level.slot(va(BASE)), Stage1::table(pair[1])) };
         }
         cpu.publish();
         machine.set_ttbr1(tables[0]);
         // Nothing is mapped in the last table, but CPUs have it cached.
         machine.cpu(CpuId::new(1)).speculate(va(BASE));
-        // SAFETY: as above.
+        // SAFETY: the machine is a model.
         unsafe { cpu.write(tables[2], Level::Pmd.slot(va(BASE)), RawEntry::ABSENT) };
         cpu.order_before_invalidate();
         if flushed {
@@ -93,7 +93,7 @@ fn a_table_that_changes_while_it_is_cached_is_reported() {
             cpu.complete();
         }
         let leaf = Stage1::leaf(LeafLevel::Pte, pa(RAM), Prot::KERNEL_RW, false);
-        // SAFETY: as above. The table is to lie somewhere else.
+        // SAFETY: the machine is a model. The table is to lie somewhere else.
         unsafe { cpu.write(tables[3], Level::Pte.slot(va(BASE)), leaf) };
         cpu.publish();
         cpu.invalidate_all();
