@@ -67,13 +67,13 @@ fn all_revisions() -> impl Iterator<Item = Revision> {
 /// `MIDR_EL1` of the first revision of a core, whose numbers are searched for.
 fn first_midr(core: Core) -> u64 {
     let models = (0..0x100).flat_map(|implementer| (0..0x1000).map(move |part| midr(implementer, part, 0, 0)));
-    models.into_iter().find(|midr| Core::of(*midr) == core).expect("a core has 20 bits")
+    models.into_iter().find(|midr| Core::of(*midr) == core).unwrap()
 }
 
 /// The bits of a revision in `MIDR_EL1`.
 fn bits_of(revision: Revision) -> u64 {
     let mut all = (0..256).map(|bits: u64| bits >> 4 << 20 | bits & 0xf);
-    all.find(|bits| Revision::of(*bits) == revision).expect("a revision has 8 bits")
+    all.find(|bits| Revision::of(*bits) == revision).unwrap()
 }
 
 #[test]

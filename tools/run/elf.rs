@@ -50,7 +50,7 @@ impl Kernel {
             let bytes = place.and_then(|place| file.get_mut(place..)?.first_chunk_mut());
             *bytes.ok_or_else(|| format!("{at:#x} is no code of the image"))? = word.to_le_bytes();
         }
-        Ok(Self { file, symbols: self.symbols })
+        Ok(Self { file, symbols: self.symbols, moved: self.moved })
     }
 
     fn parse(&self) -> Result<ElfFile64<'_, LittleEndian>, String> {

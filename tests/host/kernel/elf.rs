@@ -91,7 +91,7 @@ fn a_program_is_read_as_its_headers_say() {
 /// The error for [`GOOD`] with one header changed.
 fn refusal(number: usize, change: impl FnOnce(&mut Header)) -> Option<ElfError> {
     let mut headers = GOOD;
-    change(&mut headers[number]);
+    change(headers.get_mut(number).unwrap());
     read(&file(&headers)).err()
 }
 

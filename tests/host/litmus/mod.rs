@@ -86,7 +86,8 @@ protocol!(spin_table,
 /// What one barrier does, another does as well: leaving out one of them changes nothing, leaving out both does.
 #[test]
 fn barriers_that_are_doubled_are_needed_together() {
-    let doubled: [(fn() -> Litmus, &str, &str); 3] = [
+    type Doubled = (fn() -> Litmus, &'static str, &'static str);
+    let doubled: [Doubled; 3] = [
         (programs::break_before_make, "isb", "isb of the make"),
         (programs::hold, "release", "dsb ishst of the make"),
         (programs::hold, "ldaxr", "isb of wait_here"),

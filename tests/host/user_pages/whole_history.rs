@@ -283,7 +283,7 @@ impl History<'_> {
         if self.spaces[who].killed && self.random.below(4) == 0 {
             self.world.nothing_fails();
             let mut space = self.world.space();
-            space.set_largest_unit(if who % 2 == 0 { Order::ZERO } else { Backing::RUN });
+            space.set_largest_unit(if who.is_multiple_of(2) { Order::ZERO } else { Backing::RUN });
             self.replace(who, Modelled::new(space));
         }
     }
