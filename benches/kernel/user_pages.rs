@@ -20,7 +20,6 @@ use quarry::mm::user::pages::{Backing, FaultAccess};
 pub(crate) const ROWS: &[Row] = &[
     Row { name: "fault_anon/4096_table", by: QUARRY, run: |meter| first_stores(meter, Order::ZERO) },
     Row { name: "fault_anon/2097152", by: QUARRY, run: |meter| first_stores(meter, Order::MAX) },
-    Row { name: "mmap/2097152_populate", by: QUARRY, run: populate },
     Row { name: "get_user_pages/1", by: QUARRY, run: pins::<1> },
     Row { name: "get_user_pages/16", by: QUARRY, run: pins::<16> },
     Row { name: "fork/bare", by: QUARRY, run: |meter| fork(meter, 0) },
@@ -65,30 +64,6 @@ fn first_stores(meter: &mut Meter, largest: Order) -> Result<Figures, Unable> {
     done &= prepared && space.usage().anon >= unit;
     global::leave_mm();
     if done { Ok(figures) } else { Err("a fault was not resolved") }
-}
-
-/// The area and its pages, one after the other: `MAP_POPULATE` is two calls here.
-fn populate(meter: &mut Meter) -> Result<Figures, Unable> {
-    let space = space()?;
-    let at = UserAddr::new(0x10_0000_0000);
-    let request = MmapRequest::anonymous(BLOCK, WRITE).at(Place::FixedNoReplace(at));
-    let backing = backing(at, BLOCK)?;
-    enter(&space)?;
-    let mut frame = UserFrame::new(CODE, CODE);
-    let mut done = true;
-    let figures = meter.measure_each(
-        || {
-            let _ = space.munmap(at, BLOCK);
-        },
-        || {
-            done &= enter_user(black_box(&mut frame)) == UserExit::Syscall(0);
-            done &= space.mmap(black_box(&request)).is_ok();
-            done &= space.pages().populate(backing.range, &backing, Gfp::USER).is_ok();
-        },
-    );
-    done &= space.usage().anon >= BLOCK;
-    global::leave_mm();
-    if done { Ok(figures) } else { Err("not populated") }
 }
 
 fn backing(at: UserAddr, bytes: u64) -> Result<Backing, Unable> {

@@ -4,8 +4,10 @@
 //! slot ([`super::fixmap::FixmapSlots`]).
 
 use super::desc::Stage1;
+#[cfg(feature = "mem")]
+use super::mem;
 pub use super::window::TableWindow;
-use super::{break_window, entries, irq, mem, tlb};
+use super::{break_window, entries, irq, tlb};
 use crate::addr::{PhysAddr, to_usize};
 use crate::hal::entry::RawEntry;
 use crate::hal::level::{ENTRIES, Run, Slot};
@@ -198,7 +200,15 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         // SAFETY: `Mmu::zero_table`: the frame is the caller's own and reachable.
         let window = unsafe { self.window.window(table) };
         // SAFETY: 4 KiB by `TableWindow`, write-back and aligned; the frame is the caller's own, so that this races with nothing.
-        unsafe { mem::clear_page(window.cast()) };
+        #[cfg(feature = "mem")]
+        unsafe {
+            mem::clear_page(window.cast());
+        }
+        // SAFETY: the same.
+        #[cfg(not(feature = "mem"))]
+        unsafe {
+            window.cast::<u8>().write_bytes(0, to_usize(crate::addr::PAGE_SIZE));
+        }
     }
 
     #[inline]

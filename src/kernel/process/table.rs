@@ -162,6 +162,7 @@ pub(super) struct Table {
 }
 
 impl Table {
+    #[expect(clippy::large_stack_arrays, reason = "the value of a static")]
     pub(super) const fn new() -> Self {
         const FREE: Process = Process {
             pid: Pid::NOBODY,
