@@ -32,6 +32,10 @@ const BLOCK: u64 = 2 << 20;
 
 /// Stores to the first page of 2 MiB that have nothing, the table of their last entries included.
 fn first_stores(meter: &mut Meter, largest: Order) -> Result<Figures, Unable> {
+    if meter.is_tracing() {
+        // QEMU's log has the first store once more than it is executed: its page is translated meanwhile.
+        return Err("not traced");
+    }
     let mut space = space()?;
     space.set_largest_unit(largest);
     let at = UserAddr::new(0x10_0000_0000);

@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
 /// `log=`, `loglevel=`) are refused, where they have to be, by who reads them. `mem=` with a wrong value ends booting.
-pub const ARGUMENTS: [(&str, Kind); 21] = [
+pub const ARGUMENTS: [(&str, Kind); 22] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),
     ("dma_zone", Kind::Size),
@@ -45,6 +45,7 @@ pub const ARGUMENTS: [(&str, Kind); 21] = [
     ("page_poison", Kind::Switch),
     ("debug_pagealloc", Kind::Switch),
     ("panic_on_warn", Kind::Switch),
+    ("ktest.resume", Kind::Flag),
     ("nosmp", Kind::Flag),
     ("quarry.batch", Kind::Flag),
     ("semihosting", Kind::Flag),

@@ -96,7 +96,7 @@ impl Candidate for Masked {
     fn take(&self) -> Option<VirtAddr> {
         // SAFETY: the slot is the cache's, whose objects have their mark in the first word.
         let internal = unsafe { Internal::promised() };
-        match masked::take(internal, global::slab_allocator().hal(), self.0, 0, false) {
+        match masked::pop(internal, global::slab_allocator().hal(), self.0, 0, false) {
             Some(object) => Some(object),
             None => Kmalloc.take(),
         }
@@ -106,7 +106,7 @@ impl Candidate for Masked {
     fn give(&self, object: VirtAddr) -> bool {
         // SAFETY: the rows free what they have allocated, and forget it.
         let internal = unsafe { Internal::promised() };
-        masked::give(internal, global::slab_allocator().hal(), object, |_| true) || Kmalloc.give(object)
+        masked::push(internal, global::slab_allocator().hal(), object, |_| true) || Kmalloc.give(object)
     }
 }
 
