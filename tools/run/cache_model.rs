@@ -53,7 +53,9 @@ const SCENARIOS: [Scenario; 11] = [
 ];
 
 /// Scenarios in which the plants are looked for: the way from EL1, and what only the spin table does.
-const PLANTED_IN: [&str; 2] = ["image_el1_four_cpus", "pi_spin_table"];
+const PLANTED_IN: [&str; 2] = ["image_el1_four_cpus", POLLED];
+/// The boot in which CPUs poll a word with their caches off.
+const POLLED: &str = "pi_spin_table";
 
 /// What a machine said under the model.
 struct Seen {
@@ -109,8 +111,9 @@ fn run(scenario: &Scenario, plugin: &str, kernel: &Kernel, stop: bool) -> Result
     Ok(seen)
 }
 
-/// The reason why a boot of the kernel as it is does not pass.
-fn fault(scenario: &Scenario, seen: &Seen) -> Option<String> {
+/// The reason why a boot of the kernel as it is does not pass. Instructions that are exchanged are cleaned through a window that the
+/// model does not know: two lines of each at unknown addresses at most.
+fn fault(scenario: &Scenario, seen: &Seen, exchanged: u64) -> Option<String> {
     if let Some(finding) = seen.findings.first() {
         return Some(finding.clone());
     }
@@ -120,7 +123,9 @@ fn fault(scenario: &Scenario, seen: &Seen) -> Option<String> {
     let Some(end) = &seen.end else { return Some("the plugin never reported".to_owned()) };
     let starts = format!("; MMU on {} times,", scenario.starts);
     // It must have seen what it judges.
-    let blind = !end.contains(&starts) || !end.ends_with(" 0 more at unknown addresses");
+    let unknown =
+        end.strip_suffix(" more at unknown addresses").and_then(|rest| rest.rsplit(' ').next()?.parse::<u64>().ok());
+    let blind = !end.contains(&starts) || unknown.is_none_or(|unknown| unknown > exchanged);
     blind.then(|| format!("the model saw too little, or too much: {end}"))
 }
 
@@ -128,6 +133,8 @@ fn fault(scenario: &Scenario, seen: &Seen) -> Option<String> {
 struct Plant {
     name: String,
     words: Vec<(u64, u32)>,
+    /// Whether CPUs race for it: the one load that meets the dirty line may be seen before the store.
+    is_raced: bool,
 }
 
 /// The places where maintenance is left out: by address from the start of the image.
@@ -155,8 +162,8 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
         // A barrier belongs to what it completes, or orders.
         let is_meant = match what {
             "isb" | "dc zva" => false,
-            "dc cvac" => true,
-            "dsb" if last == Some("dc cvac") => true,
+            "dc civac" | "dc cvac" => true,
+            "dsb" if matches!(last, Some("dc civac" | "dc cvac")) => true,
             "dsb" => last.is_some_and(|last| last != "dsb") && (offset < early_end || part.is_some()),
             _ => offset < early_end || part.is_some(),
         };
@@ -167,7 +174,11 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
             || if (idmap..early_end).contains(&offset) { "idmap " } else { "" }.to_owned(),
             |(name, _)| format!("{name} "),
         );
-        let mut plant = Plant { name: format!("{place}image+{offset:#x} {what}"), words: vec![(text + offset, NOP)] };
+        let mut plant = Plant {
+            name: format!("{place}image+{offset:#x} {what}"),
+            words: vec![(text + offset, NOP)],
+            is_raced: offset >= early_end && part.is_none(),
+        };
         // `dsb; ic iallu; dsb`: the second completes what the first is for, so both must go.
         if what == "dsb" && list.get(index + 2).is_some_and(|&(next, what)| what == "dsb" && next == offset + 8) {
             plant.name += ", and the next";
@@ -177,18 +188,23 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
     }
     // Each call of the routine that invalidates the early tables, and of the one that cleans for a CPU with its MMU off.
     let invalidate = text + symbol("invalidate")?;
-    let cleans = list.iter().find(|(_, what)| *what == "dc cvac").map(|&(offset, _)| code.function(text + offset));
+    let is_clean = |&&(offset, what): &&(u64, &str)| offset >= early_end && matches!(what, "dc civac" | "dc cvac");
+    let cleans = list.iter().find(is_clean).map(|&(offset, _)| code.function(text + offset));
     for at in (text..text + symbol("_etext")?).step_by(4) {
         let Some(word) = code.word(at).filter(|word| word >> 26 == 0b10_0101) else { continue };
         let target = at.wrapping_add_signed(i64::from((word << 6).cast_signed() >> 6) * 4);
         let name = if target == invalidate {
             "bl invalidate"
         } else if Some(target) == cleans {
-            "bl clean_to_poc"
+            "bl clean_and_invalidate_to_poc"
         } else {
             continue;
         };
-        found.push(Plant { name: format!("image+{:#x} {name}", at - text), words: vec![(at, NOP)] });
+        found.push(Plant {
+            name: format!("image+{:#x} {name}", at - text),
+            words: vec![(at, NOP)],
+            is_raced: target != invalidate,
+        });
     }
     // Walks that bypass the caches: IRGN and ORGN of both halves, in the literal that TCR_EL1 is made of.
     const WALKS: u64 = 0xf << 8 | 0xf << 24;
@@ -201,15 +217,22 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
     let literal = literal.ok_or("no literal for TCR_EL1 in the idmap page")?;
     let low = code.word(literal).unwrap_or_default();
     let without = low & !u32::try_from(WALKS).unwrap_or_default();
-    found.push(Plant { name: "walks past the caches in TCR_EL1".to_owned(), words: vec![(literal, without)] });
+    found.push(Plant {
+        name: "walks past the caches in TCR_EL1".to_owned(),
+        words: vec![(literal, without)],
+        is_raced: false,
+    });
     Ok(found)
 }
 
-/// Runs all of it, and prints it as libtest would. Whether all passed.
-pub(crate) fn check(plugin: &str, elf: &Path) -> Result<bool, String> {
+/// Runs all of it, the omissions for which CPUs race only if `raced`, and prints it as libtest would. Whether all passed.
+pub(crate) fn check(plugin: &str, elf: &Path, raced: bool) -> Result<bool, String> {
     let plugin = std::path::absolute(plugin).map_err(|e| format!("{plugin}: {e}"))?;
     let plugin = plugin.to_str().ok_or("the plugin's path is not UTF-8")?;
     let kernel = Kernel::read(elf)?;
+    // Sixteen bytes for each; a line of data and one of instructions.
+    let alternatives = |end| kernel.symbol(&format!("__{end}_quarry_alternatives"));
+    let exchanged = (alternatives("stop")? - alternatives("start")?) / 16 * 2;
     let (mut passed, mut failed) = (0, 0);
     let begun = Instant::now();
     let mut tell = |name: &str, why: Option<String>, log: &str| {
@@ -222,16 +245,19 @@ pub(crate) fn check(plugin: &str, elf: &Path) -> Result<bool, String> {
         }
     };
     let mut executed = BTreeMap::new();
-    for scenario in &SCENARIOS {
+    // A CPU that polls a word may load it between the store and the clean, which is nobody's mistake.
+    for scenario in SCENARIOS.iter().filter(|scenario| raced || scenario.name != POLLED) {
         let seen = run(scenario, plugin, &kernel, false)?;
-        tell(scenario.name, fault(scenario, &seen), &seen.log);
+        tell(scenario.name, fault(scenario, &seen, exchanged), &seen.log);
         executed.extend(seen.executed);
     }
-    for plant in plants(&kernel, &executed)? {
+    for plant in plants(&kernel, &executed)?.into_iter().filter(|plant| raced || !plant.is_raced) {
         let patched = kernel.patched(&plant.words)?;
         let mut reported = None;
         let mut log = String::new();
-        for scenario in SCENARIOS.iter().filter(|scenario| PLANTED_IN.contains(&scenario.name)) {
+        for scenario in
+            SCENARIOS.iter().filter(|scenario| PLANTED_IN.contains(&scenario.name)).take(if raced { 2 } else { 1 })
+        {
             let seen = run(scenario, plugin, &patched, true)?;
             reported = seen.findings.first().filter(|_| seen.status == Some(FOUND)).cloned();
             if reported.is_some() {

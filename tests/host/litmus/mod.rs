@@ -141,7 +141,7 @@ fn the_programs_are_those_of_the_source() {
         ("arch/aarch64/stop_machine.rs", "wait_here", &["stlr", "ldaxr", "wfe", "isb"]),
         ("arch/aarch64/stop_machine.rs", "is_held", &["Ordering::Acquire"]),
         ("arch/aarch64/stop_machine.rs", "release", &["Ordering::Release", "send_event()"]),
-        ("arch/aarch64/spin_table.rs", "release", &["write_volatile", "clean_to_poc(", "send_event()"]),
+        ("arch/aarch64/spin_table.rs", "release", &["write_volatile", "clean_and_invalidate_to_poc(", "send_event()"]),
     ];
     for (file, function, parts) in sequences {
         let body = body(file, function);
@@ -162,6 +162,6 @@ fn the_programs_are_those_of_the_source() {
         let at = rest.find(part).unwrap_or_else(|| panic!("complete_invalidation has no {part:?} there any more"));
         rest = &rest[at + part.len()..];
     }
-    let clean = body("arch/aarch64/cache.rs", "clean_to_poc");
+    let clean = body("arch/aarch64/cache.rs", "clean_and_invalidate_to_poc");
     assert!(clean.contains("dc c") && clean.rfind("dsb sy") > clean.rfind("dc c"), "DC, then DSB");
 }

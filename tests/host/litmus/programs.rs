@@ -192,7 +192,7 @@ pub(super) fn hold() -> Litmus {
     }
 }
 
-/// `secondary::prepare` and `spin_table::release`, both over `cache::clean_to_poc`, and firmware that waits with its caches off.
+/// `secondary::prepare` and `spin_table::release`, both over `cache::clean_and_invalidate_to_poc`, and firmware that waits with its caches off.
 pub(super) fn spin_table() -> Litmus {
     Litmus {
         programs: vec![
