@@ -1,6 +1,6 @@
 //! Processes of the reference kernel: programs from ELF files that run at EL0, on all CPUs, with Linux's system calls.
 //!
-//! A process is an address space ([`AddressSpace`](crate::global::AddressSpace)), threads, and a place in a table of fixed
+//! A process is an address space ([`AddressSpace`]), threads, and a place in a table of fixed
 //! length. A thread has no stack in the kernel: [`enter_user`](crate::arch::aarch64::user::enter_user) returns with
 //! its registers, and whatever it waits for, it makes its system call again afterwards.
 //!

@@ -4,7 +4,7 @@
 use super::region::PHYS_END;
 use crate::addr::{PhysAddr, PhysRange};
 
-/// One past the highest "low" address until [`Memblock::set_low_limit`] says otherwise: the limit of a device with 32 address
+/// One past the highest "low" address until [`Memblock::set_low_limit`](super::Memblock::set_low_limit) says otherwise: the limit of a device with 32 address
 /// bits reaches.
 pub(super) const LOW_LIMIT: PhysAddr = PhysAddr::new(1 << 32);
 
