@@ -186,15 +186,16 @@ fn remap(meter: &mut Meter) -> Result<Figures, Unable> {
 /// Memory that many areas take, whole pages of records, for each.
 fn bytes_of_areas() -> Result<Figures, Unable> {
     const AREAS: u64 = 10_000;
+    const OTHERS: u64 = 15_000;
     let space = RefCell::new(space()?);
     let map = |area: u64| {
         let at = UserAddr::new(AT.get() + area * 2 * PAGE_SIZE);
         map_at(&space.borrow(), at, PAGE_SIZE).map(|_| ())
     };
     // Records that were left of others are used up first.
-    (0..1000).try_for_each(map).map_err(failed)?;
+    (0..OTHERS).try_for_each(map).map_err(failed)?;
     let free = global::nr_free_pages();
-    (1000..1000 + AREAS).try_for_each(map).map_err(failed)?;
+    (OTHERS..OTHERS + AREAS).try_for_each(map).map_err(failed)?;
     let taken = free.saturating_sub(global::nr_free_pages());
     global::leave_mm();
     Ok(Figures::bytes(taken * PAGE_SIZE, AREAS))

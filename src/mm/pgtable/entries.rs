@@ -7,7 +7,7 @@ use super::{Gather, PageTable, PgtableError, Space};
 use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
 use crate::hal::entry::RawEntry;
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Level, Run, Slot};
+use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::{Asid, Invalidation, Mmu, WalkDepth};
 use core::sync::atomic::Ordering;
 
@@ -122,9 +122,8 @@ impl<M: Mmu> PageTable<M> {
             }
         }
         let slot = level.slot(at);
-        let empty = table.descend(&self.mmu, slot).is_ok_and(|child| child.is_empty(&self.mmu, Run::TABLE));
+        let empty = table.supersede_empty(&self.mmu, slot, &mut gather.removed);
         if empty {
-            table.supersede(&self.mmu, slot, RawEntry::ABSENT, &mut gather.removed);
             gather.note_empty_table(at.align_down(level.size()));
         }
         empty

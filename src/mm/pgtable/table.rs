@@ -259,6 +259,17 @@ impl Table {
         }
     }
 
+    /// Makes `slot` absent if the table behind it has no entry, and puts that table on the list. Whether it did. Nobody else
+    /// changes an entry of it.
+    pub(super) fn supersede_empty<M: Mmu>(self, mmu: &M, slot: Slot, removed: &mut RemovedTables) -> bool {
+        let Some(child) = self.descend(mmu, slot).ok().filter(|child| child.is_empty(mmu, Run::TABLE)) else {
+            return false;
+        };
+        self.write(mmu, slot, RawEntry::ABSENT);
+        removed.link(mmu, child);
+        true
+    }
+
     /// Writes `entry`, a leaf that says what the table at `slot` says, in place of that table, whose own entries stay as they
     /// are: a walker that has it cached uses them until the flush.
     pub(super) fn supersede_live<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry) -> Option<UnlinkedTable> {
@@ -409,12 +420,23 @@ impl RemovedTables {
     /// what it pointed to is on the list already.
     fn push<M: Mmu>(&mut self, mmu: &M, table: Table) {
         if table.level != Level::Pte {
-            for slot in Run::TABLE.slots() {
-                if let Ok(child) = table.descend(mmu, slot) {
-                    self.push(mmu, child);
+            for first in (0..ENTRIES as u64).step_by(crate::addr::to_usize(LOOK)) {
+                let run = Run::from_slot(Slot::wrapping(first), LOOK);
+                if table.is_empty(mmu, run) {
+                    continue;
+                }
+                for slot in run.slots() {
+                    if let Ok(child) = table.descend(mmu, slot) {
+                        self.push(mmu, child);
+                    }
                 }
             }
         }
+        self.link(mmu, table);
+    }
+
+    /// Adds an unlinked table that points to no other.
+    fn link<M: Mmu>(&mut self, mmu: &M, table: Table) {
         let link = self.head.map_or(RawEntry::ABSENT, |next| RawEntry::new(next.get() | LINK));
         // SAFETY: TAB-1; the translation is already gone.
         unsafe { mmu.write(table.phys, Slot::FIRST, link) };

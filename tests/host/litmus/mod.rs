@@ -153,7 +153,7 @@ fn the_programs_are_those_of_the_source() {
     }
     // What `complete` is made of: a DSB, and a branch that is exchanged for an ISB where no CPU needs more.
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let alternative = std::fs::read_to_string(root.join("src/arch/aarch64/alternative.rs")).unwrap();
+    let alternative = fs::read_to_string(root.join("src/arch/aarch64/alternative.rs")).unwrap();
     const ISB: &str = "d5033fdf";
     let mut rest = alternative.as_str();
     for part in
