@@ -204,8 +204,10 @@ impl<'m, const INIT: usize> Run<'m, INIT> {
                 assert!(after.reserved().len() > self.memblock.reserved().capacity(), "{op:?} had room");
             }
             MemblockError::ListFull { .. } => {
-                // A change that splits first and merges later may need more slots meanwhile than in the end.
-                let most = before.memory().len() + before.memory().len().max(2);
+                // A change that splits first and merges later may need more slots meanwhile than in the end. A range that is added
+                // around n regions of another kind has n + 1 pieces, which stay.
+                let meanwhile = before.memory().len() + before.memory().len().max(2);
+                let most = meanwhile.max(after.memory().len());
                 assert!(most > self.memblock.memory().capacity(), "{op:?} had room");
             }
             MemblockError::NoRoomForList { size, .. } => {
