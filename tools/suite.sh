@@ -108,8 +108,6 @@ benchmarks() {
 
 kernel_elf() { tools/image-elf.sh tests; }
 
-cache_model() { watch tools/cache-model/run.sh "$(kernel_elf)"; }
-
 planted() { watch tools/runner.sh planted "$(kernel_elf)"; }
 
 # The programs that the images bring along: their build script compiles them, and nothing else looks at them.
@@ -304,7 +302,6 @@ step "documentation examples" doc_examples
 together
 step "kernel tests" kernel_tests ""
 step "tests that fail on purpose" planted
-step "caches at boot" cache_model
 step "errata of Cortex-A53" a53
 step "tests for a Raspberry Pi 4" rpi4_tests
 # Stacks of 8 KiB are the example of threads.
