@@ -70,7 +70,7 @@ fn greet(process: &Process) {
     }
 }
 
-/// Reads the areas slowly: whoever wants to change them meanwhile waits for its turn, and this thread has to get one.
+/// Reads the areas slowly: a thread that changes them meanwhile waits for this one, which has to get its turn.
 fn read_areas(process: &Process) {
     for _ in 0..4 {
         let read = process.space.with_map(|map| {

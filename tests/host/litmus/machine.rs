@@ -138,7 +138,7 @@ struct Cpu {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct State {
     pub(super) memory: [u8; LOCS],
-    /// What is behind the caches.
+    /// Contents of memory behind the caches.
     beyond: [u8; LOCS],
     pub(super) registers: [u8; 4],
     cpus: Vec<Cpu>,
@@ -161,7 +161,7 @@ pub(super) struct Litmus {
     pub(super) memory: Vec<(Loc, u8)>,
     /// Levels of the tables: 1 or 2.
     pub(super) levels: u8,
-    /// What is wrong with a moment.
+    /// The bad outcome that a state is, if it is one.
     pub(super) bad: fn(&State) -> Option<&'static str>,
 }
 

@@ -112,7 +112,7 @@ fn body(file: &str, function: &str) -> String {
     text[start..start + end].to_owned()
 }
 
-/// The programs mirror functions of `src`: whoever changes the order there has to change it here.
+/// The programs mirror functions of `src`: a change of the order there is made here too.
 #[test]
 fn the_programs_are_those_of_the_source() {
     let sequences: [(&str, &str, &[&str]); 12] = [

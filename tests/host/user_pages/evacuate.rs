@@ -93,7 +93,7 @@ fn a_pinned_page_stays_and_one_that_was_moved_within_its_space_is_found() {
         let old = phys(&space, page(9));
         assert!(move_out(kernel, old, &[&space]));
         assert_eq!(kernel.load(&space, page(9), &area).unwrap().0, 101);
-        // What is no page of a space is nobody's to move.
+        // A page that belongs to no space is not moved.
         let other = kernel.pages.alloc_pages(Gfp::KERNEL, Order::ZERO).unwrap();
         assert!(!evacuate(&Handle(kernel), other, &|f| f(&space)));
         raw!(kernel.pages.free_pages(other, Order::ZERO)).unwrap();

@@ -293,7 +293,7 @@ impl History<'_> {
         let old = std::mem::replace(&mut self.spaces[who], new);
         self.world.end(old.space);
         if self.random.below(2) == 0 {
-            // What is pinned is unpinned with the new space.
+            // Pins outlive their space: they are given back with the new one.
             self.spaces[who].pinned = old.pinned.into_iter().map(|(_, pinned)| (u64::MAX, pinned)).collect();
         }
     }
