@@ -6,8 +6,8 @@ pub use super::machine::{Machine, machine};
 use super::owner_map::OwnerMapError;
 use super::{
     console, cpus, dma, errata, exceptions, fault_injection, heap, input, interrupts, io, iomem, ktest, log,
-    machine_account, pages, ports, power, pressure, prompt, report, resume, serial, slabs, tags, vmalloc, whereabouts,
-    workarounds, wx_check,
+    machine_account, pages, ports, power, pressure, process, prompt, report, resume, serial, slabs, tags, vmalloc,
+    whereabouts, workarounds, wx_check,
 };
 use crate::addr::{Bytes, CpuId, PAGE_SIZE};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -170,6 +170,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
     info!("early heap: {} in use; kmalloc serves from here on", Bytes(heap::usage().0 as u64));
     fault_injection::init(args);
     pressure::init();
+    process::init();
     vmalloc::init(args)?;
     tags::remember_owners(args);
     irq::unmask_serror();

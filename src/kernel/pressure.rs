@@ -76,10 +76,13 @@ struct KillLargest;
 impl OomHook for KillLargest {
     fn out_of_memory(&self, report: &OomReport<'_>) -> Relief {
         let shown = KILLS.admits();
-        match process::kill_largest() {
+        match global::kill_largest_space() {
             Some(victim) => {
                 if shown {
-                    kprintln!("{report}killed {victim}");
+                    match process::process_of(victim.root) {
+                        Some((pid, name)) => kprintln!("{report}killed process {pid} ({name}): {victim}"),
+                        None => kprintln!("{report}killed {victim}"),
+                    }
                 }
                 // If somebody changes its areas, perhaps in this very allocation, its memory is back when that call ends.
                 if victim.is_reaped { Relief::Retry } else { Relief::GiveUp }

@@ -168,7 +168,7 @@ ktest!(
     machine = "mem=128M smp=2",
     timeout = 120,
     report = "killed process ",
-    report = " (leak), which had ",
+    report = " (leak): address space ",
     report = "the others live"
 );
 fn memory_used_up_ends_the_largest_process_and_no_other() {

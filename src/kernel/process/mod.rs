@@ -17,7 +17,6 @@
 //! | `schedule.rs` | all CPUs give threads their turns |
 //! | `syscall/` | Linux's numbers and errors |
 //! | `death.rs` | why a process was killed |
-//! | `oom.rs` | the process that is killed when memory is used up |
 //! | `show.rs` | processes and their areas as text |
 //! | `commands.rs` | the prompt's commands |
 
@@ -33,8 +32,6 @@ mod ended;
 mod errno;
 #[cfg(target_os = "none")]
 mod load;
-#[cfg(target_os = "none")]
-mod oom;
 #[cfg(target_os = "none")]
 mod programs;
 #[cfg(target_os = "none")]
@@ -67,9 +64,9 @@ pub use {
 #[cfg(target_os = "none")]
 pub(super) use {
     commands::{exec, kill_command, maps},
-    oom::kill_largest,
     schedule::run_here,
     show::ps,
+    spaces::{init, process_of},
 };
 
 #[cfg(target_os = "none")]

@@ -1,9 +1,11 @@
 //! The memory of each process, and which process's memory each CPU sees.
 
-use super::table::{MAX_PROCESSES, Place};
-use crate::addr::to_usize;
+use super::table::{MAX_PROCESSES, Name, Pid, Place};
+use super::{Ended, Signal, processes, wake_somebody};
+use crate::addr::{PhysAddr, to_usize};
 use crate::arch::aarch64::cpu::{self, MAX_CPUS};
-use crate::global::{self, AddressSpace};
+use crate::global::{self, AddressSpace, Spaces, Victim};
+use ::log::warn;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use spin::{RwLock, RwLockReadGuard};
 
@@ -76,4 +78,41 @@ pub(super) fn exchange(place: Place, space: Option<AddressSpace>) -> Option<Addr
         cpu::relax();
     };
     core::mem::replace(&mut *guard, space)
+}
+
+/// The spaces of all processes, as the library asks for them: to find the largest when memory is used up, and to move pages out
+/// of a contiguous area.
+struct OfProcesses;
+
+impl Spaces for OfProcesses {
+    fn each(&self, f: &mut dyn FnMut(&AddressSpace)) {
+        for place in (0..MAX_PROCESSES).map(Place) {
+            let _ = with(place, &mut *f);
+        }
+    }
+
+    fn killed(&self, space: &AddressSpace, _: &Victim) {
+        if let Some(place) = place_of(space.root()) {
+            processes().condemn(place, Ended::Killed(Signal::Kill));
+            wake_somebody();
+        }
+    }
+}
+
+/// Registers the spaces of processes. Boot CPU, once, when there is a page allocator.
+pub(crate) fn init() {
+    if let Err(error) = global::register_spaces(&OfProcesses) {
+        warn!("no process is killed when memory is used up: {error}");
+    }
+}
+
+/// The place whose space has the tables at `root`.
+fn place_of(root: PhysAddr) -> Option<Place> {
+    (0..MAX_PROCESSES).map(Place).find(|place| with(*place, AddressSpace::root) == Some(root))
+}
+
+/// The process whose space has the tables at `root`; `None` if its space is gone, or being put in or taken out.
+pub(crate) fn process_of(root: PhysAddr) -> Option<(Pid, Name)> {
+    let place = place_of(root)?;
+    processes().at(place).map(|process| (process.pid, process.name))
 }

@@ -104,7 +104,8 @@ fn run_seen(turn: &mut Turn, seen: &Seen) -> Over {
             UserExit::Syscall(_) | UserExit::Undefined | UserExit::FpTrapped | UserExit::Other(..) => Signal::Ill,
         };
         let first = processes().condemn(turn.place, Ended::Killed(signal));
-        if first {
+        // The killer of a space has told why.
+        if first && why != Some(SpaceFault::Killed) {
             death::report(turn, seen, (exit, why), signal);
         }
     }
