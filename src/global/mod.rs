@@ -29,6 +29,7 @@ mod reclaim;
 mod reserved;
 mod resource;
 mod set_memory;
+mod shared;
 mod slab;
 mod slab_fast;
 mod spaces;
@@ -129,6 +130,7 @@ pub use reserved::{ReservedRegion, memory_region};
 pub use resource::{MemRegion, iomem_resource, release_mem_region, request_mem_region};
 pub(crate) use set_memory::set_memory_init;
 pub use set_memory::{set_memory_nx, set_memory_ro, set_memory_rw, set_memory_x};
+pub use shared::SharedMemory;
 pub use slab::{
     KmemCache, add_entropy, kcalloc, kfree, kfree_sensitive, kmalloc, kmalloc_array, krealloc, ksize, kzalloc,
     slab_allocator, try_kfree, try_kfree_sensitive,

@@ -10,7 +10,9 @@ use crate::ds::rbtree::{Node, Owned};
 use crate::gfp::Gfp;
 use crate::mm::slab::{CacheSpec, SlabFlags};
 use crate::mm::user::asid::AsidError;
-use crate::mm::user::map::{Limits, MapError, MapLayout, NewArea, ObjectId, Objects, Placement, Vma, VmaSource};
+use crate::mm::user::map::{
+    FilePage, Limits, MapError, MapLayout, NewArea, NoFilePage, ObjectId, Objects, Placement, Vma, VmaSource,
+};
 use crate::mm::user::pages::{FaultAccess, Handled};
 use crate::mm::user::{AddressSpace as Space, SpaceFault};
 use crate::sync::Once;
@@ -162,6 +164,10 @@ impl Objects for KernelPages {
 
     fn closed(&self, object: ObjectId, range: UserRange) {
         objects().closed(object, range);
+    }
+
+    fn fault(&self, object: ObjectId, index: u64, gfp: Gfp) -> Result<FilePage, NoFilePage> {
+        objects().fault(object, index, gfp)
     }
 
     fn identity(&self, object: ObjectId) -> (u32, u32, u64) {

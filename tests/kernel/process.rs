@@ -71,6 +71,13 @@ fn one_address_has_other_contents_in_each_process() {
     assert_eq!(run("address", &[]), Ended::Exited(0));
 }
 
+// Shared anonymous memory, whichever process touches a page first; `run` finds its pages again.
+ktest!(processes_that_share_memory_see_each_others_writes, machine one = "", machine four = "smp=4", timeout = 60);
+fn processes_that_share_memory_see_each_others_writes() {
+    assert_eq!(run("shared", &[]), Ended::Exited(0));
+    assert_eq!(process::shared_objects(), 0, "the last process to map an object takes it along");
+}
+
 // Behaviours 430, 432 and 441: from EL0.
 ktest!(bad_deeds_end_the_process_and_not_the_kernel, machine a72 = "", machine max = "cpu=max smp=2", timeout = 60);
 fn bad_deeds_end_the_process_and_not_the_kernel() {

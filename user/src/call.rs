@@ -27,6 +27,7 @@ pub const EXEC: usize = 4;
 pub const DONTNEED: usize = 4;
 pub const GUARD_INSTALL: usize = 102;
 
+const MAP_SHARED: usize = 1;
 const MAP_PRIVATE: usize = 2;
 const MAP_FIXED: usize = 0x10;
 const MAP_ANONYMOUS: usize = 0x20;
@@ -115,6 +116,12 @@ pub fn sched_yield() {
 /// Maps new private memory wherever there is room.
 pub fn mmap(bytes: usize, access: usize) -> Result<*mut u8, Errno> {
     let at = harmless(222, [0, bytes, access, MAP_PRIVATE | MAP_ANONYMOUS, usize::MAX, 0])?;
+    Ok(ptr::with_exposed_provenance_mut(at))
+}
+
+/// Maps new memory that the children of this process share with it, wherever there is room.
+pub fn mmap_shared(bytes: usize, access: usize) -> Result<*mut u8, Errno> {
+    let at = harmless(222, [0, bytes, access, MAP_SHARED | MAP_ANONYMOUS, usize::MAX, 0])?;
     Ok(ptr::with_exposed_provenance_mut(at))
 }
 

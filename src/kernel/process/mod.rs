@@ -12,6 +12,7 @@
 //! | `start.rs` | a process from a program |
 //! | `table.rs` | who there is, whose child, who waits |
 //! | `spaces.rs` | the memory of each process, and which CPU sees it |
+//! | `shared.rs` | memory that processes share |
 //! | `turn.rs` | a thread's turn on a CPU: system calls, faults, its end |
 //! | `wake.rs` | the CPUs that sleep for lack of threads |
 //! | `schedule.rs` | all CPUs give threads their turns |
@@ -37,6 +38,8 @@ mod programs;
 #[cfg(target_os = "none")]
 mod schedule;
 #[cfg(target_os = "none")]
+mod shared;
+#[cfg(target_os = "none")]
 mod show;
 #[cfg(target_os = "none")]
 mod spaces;
@@ -57,6 +60,7 @@ pub use {
     load::{MAX_ARGUMENT_BYTES, MAX_ARGUMENTS},
     programs::{Program, programs},
     schedule::run,
+    shared::shared_objects,
     start::{StartError, default_limits, execute, kill, reap, start},
     table::{MAX_PROCESSES, MAX_THREADS, Name, Pid},
 };

@@ -7,6 +7,7 @@
 
 pub mod access;
 pub mod asid;
+mod file_fault;
 pub mod map;
 mod map_lock;
 mod over;

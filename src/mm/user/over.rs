@@ -3,7 +3,8 @@
 
 use super::map::fill::Frames;
 use super::map::{
-    Discard, Fill, MapError, NewArea, NoMemory, ObjectId, Objects, Translations, VmFlags, Vma, VmaSource,
+    Discard, FilePage, Fill, MapError, NewArea, NoFilePage, NoMemory, ObjectId, Objects, Translations, VmFlags, Vma,
+    VmaSource,
 };
 use super::pages::{Inserted, UserHal, UserPages};
 use super::terms::{EINVAL, access, share, virt, virt_range};
@@ -65,6 +66,10 @@ impl<H: UserHal + Objects> Objects for Over<'_, H> {
 
     fn closed(&self, object: ObjectId, range: UserRange) {
         self.pages.hal().closed(object, range);
+    }
+
+    fn fault(&self, object: ObjectId, index: u64, gfp: Gfp) -> Result<FilePage, NoFilePage> {
+        self.pages.hal().fault(object, index, gfp)
     }
 
     fn identity(&self, object: ObjectId) -> (u32, u32, u64) {

@@ -1,8 +1,10 @@
 //! One user address space: its areas, its pages and its number in the TLB, kept in step (Linux: `mm_struct`).
 
 use super::asid::AsidSlot;
+use super::file_fault::map_file_page;
 use super::map::{
-    AddressMap, Advice, Limits, MapError, MapLayout, MmapRequest, MremapRequest, Objects, VmFlags, Vma, VmaSource,
+    AddressMap, Advice, Limits, MapError, MapLayout, MmapRequest, MremapRequest, NoFilePage, Objects, VmFlags, Vma,
+    VmaSource,
 };
 use super::map_lock::{Busy, MapLock, Reader};
 use super::over::Over;
@@ -329,9 +331,14 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         let Some(backing) = backing(area, self.largest).filter(|_| flags.contains(wanted)) else {
             return Err(SpaceFault::Denied(addr));
         };
-        // Frames of a driver come when the area is made, or never.
-        if flags.contains(VmFlags::FILE) && self.pages.tables().translate(virt(addr)).is_none() {
-            return Err(SpaceFault::NothingThere(addr));
+        if !area.is_anonymous() && self.pages.tables().translate(virt(addr)).is_none() {
+            let mapped = map_file_page(&self.pages, area, addr, &backing, gfp).map_err(|error| match error {
+                NoFilePage::NothingThere => SpaceFault::NothingThere(addr),
+                NoFilePage::NoMemory => SpaceFault::OutOfMemory,
+            })?;
+            if mapped && backing.permits_file_page(access) {
+                return self.unless_killed(Handled::Inserted);
+            }
         }
         let handled = self.pages.fault(virt(addr), access, &backing, gfp).map_err(|error| match error {
             FaultError::Guard(_) => SpaceFault::Guard(addr),
@@ -339,6 +346,12 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
             FaultError::Outside(_) => SpaceFault::NotMapped(addr),
             _ => SpaceFault::Denied(addr),
         })?;
+        self.unless_killed(handled)
+    }
+
+    /// The end of a fault that has changed an entry.
+    #[inline(always)]
+    fn unless_killed(&self, handled: Handled) -> Result<Handled, SpaceFault> {
         // INVARIANT: SPC-2: `kill` has set this since, and may have passed the page before it was there. If it is not seen
         // here, `kill` finds the page: the fault ended in a DSB, so that this load comes after the entry was written.
         if self.killed.load(Ordering::Acquire) {

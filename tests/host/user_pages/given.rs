@@ -1,7 +1,7 @@
 //! Frames that files put behind areas of whole spaces: in place of what is there or not at all, with references.
 
 use super::machine::CPUS;
-use super::whole::{DEVICE, GIVEN, NONE, PAGES, R, REGISTERS, RW, Scarce, Whole, map, on_a_world};
+use super::whole::{DEVICE, GIVEN, LAZY, NONE, PAGES, R, REGISTERS, RW, Scarce, Whole, map, on_a_world};
 use quarry::addr::{CpuId, Order, PAGE_SIZE, PhysAddr, UserAddr, VirtAddr};
 use quarry::arch::host::{Config, Who};
 use quarry::gfp::Gfp;
@@ -130,5 +130,64 @@ fn pages_that_a_driver_gives_are_held_by_each_area_and_refused_if_they_are_not_i
         world.check(&[&space]);
         world.end(space);
         raw!(pages.free_pages(second, Order::ZERO)).unwrap();
+    });
+}
+
+// Linux's `vm_ops->fault`
+#[test]
+fn a_file_gives_its_pages_one_by_one_as_they_are_accessed() {
+    on_a_world(Config::CORTEX_A72, 16, |world| {
+        let pages = &world.kernel.pages;
+        let new = || pages.alloc_pages(Gfp::KERNEL | Gfp::ZERO, Order::ZERO).unwrap();
+        let file = [new(), new(), new()];
+        GIVEN.set(file.to_vec());
+        let held = || file.map(|page| pages.page_count(page));
+        let space = world.space();
+        mmap(&space, LAZY, 0, 4, RW).unwrap();
+        let private = MmapRequest {
+            backing: Backing::File(LAZY),
+            offset: PAGE_SIZE,
+            ..MmapRequest::anonymous(2 * PAGE_SIZE, RW).at(Place::Fixed(UserAddr::new(page(8))))
+        };
+        space.mmap(&private).unwrap();
+        assert_eq!((held(), space.usage().mapped), ([1, 1, 1], 0), "nothing is mapped yet");
+        // Nothing is lost where there is no memory, for the object, the table or its own page.
+        for what in [Scarce::Pages, Scarce::Tables] {
+            world.fail_after(what, Some(0));
+            assert_eq!(world.store(&space, page(1), 5), Err(SpaceFault::OutOfMemory), "{what:?}");
+            world.nothing_fails();
+            assert_eq!(held(), [1, 1, 1]);
+        }
+        world.store(&space, page(1), 5).unwrap();
+        assert_eq!((held(), space.usage().mapped), ([1, 2, 1], PAGE_SIZE));
+        assert_eq!(world.load(&space, page(8)), Ok(5), "the private area has the file's page");
+        assert_eq!(held(), [1, 3, 1]);
+        world.store(&space, page(8), 6).unwrap();
+        assert_eq!((world.load(&space, page(8)), world.load(&space, page(1))), (Ok(6), Ok(5)), "and then a copy");
+        assert_eq!(held(), [1, 2, 1]);
+        world.store(&space, page(9), 7).unwrap();
+        assert_eq!((world.load(&space, page(9)), world.load(&space, page(2))), (Ok(7), Ok(0)), "written to at once");
+        let beyond = UserAddr::new(page(3));
+        assert_eq!(world.load(&space, page(3)), Err(SpaceFault::NothingThere(beyond)), "the file has three pages");
+        // A child that nobody prepared sees the same pages, those too that the parent touches later.
+        let child = space.fork().unwrap();
+        world.store(&space, page(0), 1).unwrap();
+        assert_eq!(world.load(&child, page(0)), Ok(1));
+        world.store(&child, page(0), 2).unwrap();
+        assert_eq!(world.load(&space, page(0)), Ok(2));
+        // What is given up comes back from the file.
+        space.madvise(UserAddr::new(page(0)), 2 * PAGE_SIZE, quarry::mm::user::map::Advice::DontNeed).unwrap();
+        assert_eq!(space.usage().mapped, PAGE_SIZE);
+        assert_eq!((world.load(&space, page(0)), world.load(&space, page(1))), (Ok(2), Ok(5)));
+        // A shared area that may only be read: a write through the other is seen, one through this refused.
+        space.mprotect(UserAddr::new(page(0)), 4 * PAGE_SIZE, R).unwrap();
+        assert_eq!(world.store(&space, page(0), 9), Err(SpaceFault::Denied(UserAddr::new(page(0)))));
+        world.check(&[&space, &child]);
+        world.end(child);
+        world.end(space);
+        assert_eq!(held(), [1, 1, 1]);
+        for page in file {
+            raw!(pages.free_pages(page, Order::ZERO)).unwrap();
+        }
     });
 }

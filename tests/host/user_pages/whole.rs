@@ -1,7 +1,7 @@
 //! Whole address spaces on the machine: areas, pages and numbers in the TLB together, and what can go wrong below them.
 
 use super::machine::{AnyCpu, CPUS, Handle, Kept, Kernel, PagesOf, cpu, on_a_machine, run_on};
-use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, UserAddr, VirtAddr, to_usize};
+use quarry::addr::{CpuId, Order, PAGE_SIZE, Pfn, PhysAddr, UserAddr, VirtAddr, to_usize};
 use quarry::arch::host::{Config, SimFrames, Spin, Who};
 use quarry::ds::rbtree::{Chain, Node, Owned};
 use quarry::gfp::Gfp;
@@ -12,8 +12,8 @@ use quarry::hal::wait::{Atomic, Context, Scope, Wait, WaitQueue, Waited};
 use quarry::mm::page::Page;
 use quarry::mm::user::asid::{AsidAllocator, AsidCpu, AsidHal, AsidNumbers};
 use quarry::mm::user::map::{
-    Limits, MapError, MapLayout, MmapRequest, MremapRequest, NewArea, ObjectId, Objects, Place, Placement, VmFlags,
-    Vma, VmaSource,
+    FilePage, Limits, MapError, MapLayout, MmapRequest, MremapRequest, NewArea, NoFilePage, ObjectId, Objects, Place,
+    Placement, VmFlags, Vma, VmaSource,
 };
 use quarry::mm::user::pages::{FaultAccess, UserHal};
 use quarry::mm::user::{AddressSpace, SpaceFault};
@@ -40,6 +40,8 @@ pub(super) const DEVICE: ObjectId = object(1);
 pub(super) const REGISTERS: PhysAddr = PhysAddr::new(0x900_0000);
 /// A file that maps [`GIVEN`].
 pub(super) const PAGES: ObjectId = object(2);
+/// A file whose pages are those of [`GIVEN`], each mapped when it is accessed first.
+pub(super) const LAZY: ObjectId = object(3);
 
 std::thread_local! {
     /// Pages that a driver gives away.
@@ -127,9 +129,19 @@ impl Objects for Under {
         match object {
             DEVICE => raw!(area.io_remap_pfn_range(Pfn::containing(REGISTERS), MemoryType::DeviceNGnRE)),
             PAGES => raw!(area.vm_map_pages(0, GIVEN.with_borrow(|given| given.len() as u64), given))?,
+            LAZY => {}
             _ => return Err(MapError::File(19)),
         }
         Ok(())
+    }
+
+    fn fault(&self, object: ObjectId, index: u64, gfp: Gfp) -> Result<FilePage, NoFilePage> {
+        let page = given(0, index).filter(|_| object == LAZY).ok_or(NoFilePage::NothingThere)?;
+        // An object that allocates says so.
+        let pages = &self.0.kernel.pages;
+        let probe = pages.alloc_pages(gfp, Order::ZERO).map_err(|_| NoFilePage::NoMemory)?;
+        raw!(pages.free_pages(probe, Order::ZERO)).expect("just allocated");
+        Ok(raw!(FilePage::new(page)))
     }
 
     fn get(&self, object: ObjectId) {

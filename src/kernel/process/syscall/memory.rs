@@ -4,6 +4,7 @@
 use super::call::{Answer, Call, Result};
 use crate::addr::UserAddr;
 use crate::kernel::process::errno::Errno;
+use crate::kernel::process::shared::Made;
 use crate::mm::user::map::{Advice, Backing, MmapRequest, MremapRequest, Place, VmFlags};
 
 /// `PROT_READ`, `PROT_WRITE`, `PROT_EXEC` (include/uapi/asm-generic/mman-common.h). Memory that may be written to may be read.
@@ -17,7 +18,7 @@ fn access(bits: u64) -> core::result::Result<VmFlags, Errno> {
     if bits & !7 == 0 { Ok(flags) } else { Err(Errno::INVAL) }
 }
 
-/// `mmap(addr, length, prot, flags, fd, offset)`: private anonymous memory. There are no files to map yet.
+/// `mmap(addr, length, prot, flags, fd, offset)`: anonymous memory, private or shared. There are no files to map.
 pub(super) fn mmap(call: &Call<'_>) -> Result {
     const SHARED: u64 = 1;
     const PRIVATE: u64 = 2;
@@ -36,10 +37,6 @@ pub(super) fn mmap(call: &Call<'_>) -> Result {
     if flags & ANONYMOUS == 0 {
         return Err(if file < 3 { Errno::NODEV } else { Errno::BADF });
     }
-    if flags & SHARED != 0 {
-        // Nobody keeps the pages of anonymous memory that several processes share.
-        return Err(Errno::NODEV);
-    }
     let addr = UserAddr::new(addr);
     let place = match addr.get() {
         _ if flags & FIXED_NOREPLACE != 0 => Place::FixedNoReplace(addr),
@@ -54,7 +51,16 @@ pub(super) fn mmap(call: &Call<'_>) -> Result {
     if flags & LOCKED != 0 {
         area |= VmFlags::LOCKED;
     }
-    let request = MmapRequest { place, size, align: 0, flags: area, backing: Backing::Anonymous, offset };
+    // The areas have their own references when the map returns.
+    let shared = if flags & SHARED == 0 { None } else { Some(Made::new(size)?) };
+    let (backing, offset) = match &shared {
+        Some(object) => (Backing::Shared(object.id()), 0),
+        None => (Backing::Anonymous, offset),
+    };
+    if shared.is_some() {
+        area |= VmFlags::SHARED;
+    }
+    let request = MmapRequest { place, size, align: 0, flags: area, backing, offset };
     Ok(Answer::Value(call.space.mmap(&request)?.get()))
 }
 

@@ -78,6 +78,37 @@ impl fmt::Debug for Fill {
     }
 }
 
+/// A page of the kernel that an object gives for a fault ([`Objects::fault`](super::Objects::fault)).
+#[derive(Clone, Copy, Debug)]
+pub struct FilePage(Page);
+
+impl FilePage {
+    /// This page. Each area that maps it holds it from then on. A shared area maps it with its own access; a private one
+    /// read-only, and a write to it copies the page. It must be write-back memory, and no slab's, page table or user memory.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns the page and keeps it until no area maps its object any more; user space may read what it holds, and write
+    /// it through a shared area that may be written to.
+    #[must_use]
+    pub const unsafe fn new(page: Page) -> Self {
+        Self(page)
+    }
+
+    pub(in crate::mm::user) const fn page(self) -> Page {
+        self.0
+    }
+}
+
+/// Why an object gives no page for a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoFilePage {
+    /// It has nothing there: the process gets SIGBUS.
+    NothingThere,
+    /// There is no memory for it.
+    NoMemory,
+}
+
 /// An area about to be made, for the file that it maps to look at and to change (Linux: `vm_area_desc`).
 #[derive(Debug)]
 pub struct NewArea {

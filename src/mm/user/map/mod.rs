@@ -39,7 +39,7 @@ mod vma;
 
 pub use address_map::AddressMap;
 pub use error::MapError;
-pub use fill::{Fill, NewArea, PageOf};
+pub use fill::{FilePage, Fill, NewArea, NoFilePage, PageOf};
 pub use flags::VmFlags;
 pub use limits::{Limits, MapLayout, Placement, Usage};
 pub use madvise::Advice;

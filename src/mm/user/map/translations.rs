@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::vma::{ObjectId, Vma};
-use super::{Fill, MapError, NewArea, VmFlags};
+use super::{FilePage, Fill, MapError, NewArea, NoFilePage, VmFlags};
 use crate::addr::{UserAddr, UserRange};
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
@@ -116,6 +116,17 @@ pub trait Objects {
     /// already (Linux: `vm_ops->close`).
     fn closed(&self, object: ObjectId, range: UserRange) {
         let _ = (object, range);
+    }
+
+    /// The page of `object` with the number `index`, for an access to an area that maps it and has nothing there yet (Linux:
+    /// `vm_ops->fault`). The areas of the space cannot change meanwhile. May sleep if `gfp` says so.
+    ///
+    /// # Errors
+    ///
+    /// [`NoFilePage`], which is what an object says that maps all it has when the area is made.
+    fn fault(&self, object: ObjectId, index: u64, gfp: Gfp) -> Result<FilePage, NoFilePage> {
+        let _ = (object, index, gfp);
+        Err(NoFilePage::NothingThere)
     }
 
     /// Major and minor number of the device that `object` is on, and its inode, for `/proc/PID/maps`.

@@ -10,8 +10,8 @@ use crate::hal::prot::{Access, Prot};
 pub enum Sharing {
     /// Each space has its own content once it writes (Linux: `MAP_PRIVATE`).
     Private,
-    /// Spaces that share the pages see each other's writes (Linux: `MAP_SHARED`). A page that comes into being by a fault is
-    /// that of this space alone: what is to be shared is populated before a fork, or inserted by its owner.
+    /// Spaces that share the pages see each other's writes (Linux: `MAP_SHARED`). An anonymous page that comes into being by a
+    /// fault here is that of this space alone, so the caller inserts the pages of what is shared.
     Shared,
 }
 
@@ -69,6 +69,15 @@ impl Backing {
         }
     }
 
+    /// Whether a page of the area's object, mapped as it comes, permits an access: a write to a private area wants a copy.
+    pub(in crate::mm::user) const fn permits_file_page(&self, access: FaultAccess) -> bool {
+        match access {
+            FaultAccess::Read => true,
+            FaultAccess::Write => matches!(self.sharing, Sharing::Shared),
+            FaultAccess::Execute => false,
+        }
+    }
+
     /// Whether shared memory would be executable.
     pub(super) const fn is_shared_code(&self) -> bool {
         matches!((self.sharing, self.access), (Sharing::Shared, Access::Execute))
@@ -111,6 +120,8 @@ pub enum Handled {
     Zeroed(Order),
     /// The zero page is mapped read-only.
     ZeroPage,
+    /// A page of the area's object is mapped.
+    Inserted,
     /// The page was shared and is copied.
     Copied,
     /// The page was the last owner's, who may write it again.
