@@ -56,7 +56,7 @@ impl SharedMemory {
     ///
     /// # Safety
     ///
-    /// The object is dropped only when no area maps it any more: whoever implements
+    /// The object is dropped only when no area maps it any more: the implementer of
     /// [`Objects`](crate::mm::user::map::Objects) keeps it from the first `get` to the last `put`.
     pub unsafe fn page(&self, index: u64, gfp: Gfp) -> Result<FilePage, NoFilePage> {
         let slot = self.slot(index, gfp)?;

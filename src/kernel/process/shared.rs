@@ -22,7 +22,7 @@ struct Slot {
 static OBJECTS: [Slot; MAX_OBJECTS] =
     [const { Slot { references: AtomicU32::new(0), memory: RwLock::new(None) } }; MAX_OBJECTS];
 
-/// What processes of this kernel can map.
+/// The objects that processes of this kernel can map.
 struct OfProcesses;
 
 fn slot(object: ObjectId) -> Option<&'static Slot> {
