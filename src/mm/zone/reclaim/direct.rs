@@ -1,5 +1,18 @@
 //! Direct reclaim: an allocation that found nothing frees memory itself, and how often it may try (Linux:
 //! `__alloc_pages_slowpath`, `should_reclaim_retry`).
+//!
+//! The allocator calls [`Reclaim::relieve`] once for each attempt that found nothing, with no lock held and interrupts as the
+//! request came. The steps, in their order in this file:
+//!
+//! | step | function | what follows |
+//! |---|---|---|
+//! | how hard the request may try | [`Effort::of`] | |
+//! | whether all of that is spent | [`Effort::is_spent`] | the request fails |
+//! | one attempt: shrinkers, lazy areas | `reclaim` | pages came: the request looks again |
+//! | nothing came | [`Effort::after`] | another attempt, up to [`FRUITLESS_MAX`] in a row; or the request fails |
+//! | marks that were raised for large blocks | `settle_boost` | another attempt |
+//! | the OOM hook, for requests that are worth it | `is_worth_killing`, `out_of_memory` | another attempt |
+//! | `NOFAIL` alone: wait for a free | `wait_for_pages` | another attempt; the hook, if nobody is left who could free |
 #![forbid(unsafe_code)]
 
 use super::super::{PageAllocator, Relief, Shortage};
@@ -32,6 +45,65 @@ enum Harvest {
     Barren,
 }
 
+/// How hard a request tries: the table of docs/reclaim.md, whose last column is
+/// [`is_worth_killing`](Reclaim::is_worth_killing).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Effort {
+    /// One attempt.
+    Once,
+    /// Until many attempts in a row have freed nothing.
+    UntilFruitless,
+    /// The same, and then it waits.
+    NeverFails,
+}
+
+/// What a request does after an attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// The allocator looks again.
+    Look(Relief),
+    /// The request fails.
+    Fail,
+    /// Reclaim has nothing more to offer.
+    LastResorts,
+}
+
+impl Effort {
+    const fn of(gfp: Gfp, costly: bool) -> Self {
+        if gfp.contains(Gfp::NORETRY) {
+            Self::Once
+        } else if gfp.contains(Gfp::NOFAIL) {
+            Self::NeverFails
+        } else if costly && !gfp.contains(Gfp::RETRY_MAYFAIL) {
+            Self::Once
+        } else {
+            Self::UntilFruitless
+        }
+    }
+
+    /// Whether a request has made all attempts that it has, `attempt` of them.
+    const fn is_spent(self, attempt: u32) -> bool {
+        match self {
+            Self::Once => attempt > 0,
+            // INVARIANT: RCL-3.
+            Self::UntilFruitless => attempt >= ATTEMPTS_MAX,
+            Self::NeverFails => false,
+        }
+    }
+
+    /// The step after an attempt, of which `fruitless` in a row before it freed nothing.
+    const fn after(self, harvest: Harvest, costly: bool, fruitless: u32) -> Next {
+        match (harvest, self) {
+            // A large block needs neighbours: pages freed are no progress towards it as such.
+            (Harvest::Pages, _) if !costly => Next::Look(Relief::Retry),
+            (Harvest::Pages | Harvest::Nothing, Self::Once) => Next::Look(Relief::Fruitless),
+            (Harvest::Barren, Self::Once) => Next::Fail,
+            (Harvest::Pages | Harvest::Nothing, _) if fruitless < FRUITLESS_MAX => Next::Look(Relief::Fruitless),
+            _ => Next::LastResorts,
+        }
+    }
+}
+
 impl<R: LockHal> Reclaim<R> {
     /// Frees memory for an allocation that may wait, or says that it must fail: what
     /// [`Pressure::relieve`](super::super::Pressure::relieve) is to call.
@@ -42,42 +114,39 @@ impl<R: LockHal> Reclaim<R> {
     /// if [`Wait::wait`](crate::hal::wait::Wait::wait) says that nobody will ever free anything, and the hook gives up.
     pub fn relieve<H: ReclaimHal<Relax = R>>(&self, pages: &PageAllocator<H>, shortage: &Shortage) -> Relief {
         let Shortage { gfp, order, attempt, fruitless, .. } = *shortage;
-        // INVARIANT: RCL-2. The allocator asks nobody who may not wait; this is the second line.
-        if pages.hal().is_inside(Scope::Reclaim) {
-            return Relief::GiveUp;
-        }
-        let never_fails = gfp.contains(Gfp::NOFAIL);
-        // INVARIANT: RCL-3.
-        if attempt >= ATTEMPTS_MAX && !never_fails {
-            return Relief::GiveUp;
-        }
-        let tries = gfp.contains(Gfp::RETRY_MAYFAIL);
         let costly = order.get() > COSTLY_ORDER;
-        let once = gfp.contains(Gfp::NORETRY) || (costly && !tries && !never_fails);
-        if once && attempt > 0 {
+        let effort = Effort::of(gfp, costly);
+        // INVARIANT: RCL-2. The allocator asks nobody who may not wait; this is the second line.
+        if pages.hal().is_inside(Scope::Reclaim) || effort.is_spent(attempt) {
             return Relief::GiveUp;
         }
-        let harvest = self.reclaim(pages, gfp, order);
-        match harvest {
-            // A large block needs neighbours: pages freed are no progress towards it as such.
-            Harvest::Pages if !costly => return Relief::Retry,
-            Harvest::Pages | Harvest::Nothing if once => return Relief::Fruitless,
-            Harvest::Pages | Harvest::Nothing if fruitless < FRUITLESS_MAX => return Relief::Fruitless,
-            _ if once => return Relief::GiveUp,
-            _ => {}
+        match effort.after(self.reclaim(pages, gfp, order), costly, fruitless) {
+            Next::Look(relief) => relief,
+            Next::Fail => Relief::GiveUp,
+            Next::LastResorts => self.last_resorts(pages, shortage, effort),
         }
+    }
+
+    /// All that is left when attempts free nothing.
+    fn last_resorts<H: ReclaimHal<Relax = R>>(
+        &self,
+        pages: &PageAllocator<H>,
+        shortage: &Shortage,
+        effort: Effort,
+    ) -> Relief {
         // Marks that were raised to keep large blocks together are not worth killing or waiting for.
-        if pages.settle_boost() && attempt < ATTEMPTS_MAX {
+        if pages.settle_boost() && shortage.attempt < ATTEMPTS_MAX {
             return Relief::Fruitless;
         }
-        let killed = if self.is_worth_killing(shortage) && fruitless < 2 * FRUITLESS_MAX {
-            self.out_of_memory(pages, shortage, false)
-        } else {
-            Relief::GiveUp
-        };
-        match killed {
-            Relief::GiveUp if never_fails => self.wait_for_pages(pages, shortage),
-            answer => answer,
+        if self.is_worth_killing(shortage) && shortage.fruitless < 2 * FRUITLESS_MAX {
+            let answer = self.out_of_memory(pages, shortage, false);
+            if answer != Relief::GiveUp {
+                return answer;
+            }
+        }
+        match effort {
+            Effort::NeverFails => self.wait_for_pages(pages, shortage),
+            Effort::Once | Effort::UntilFruitless => Relief::GiveUp,
         }
     }
 
