@@ -2,13 +2,13 @@
 //! when the device goes or its probe fails. Calls that may wait for memory here use [`Gfp::KERNEL`].
 
 use super::dma::dma;
-use super::{IoMem, IoMemError, Kmalloc, MemRegion, ioremap, ioremap_wc, iounmap};
+use super::{IoMem, IoMemError, Kmalloc, MemRegion, iomem_resource, ioremap, ioremap_wc, iounmap};
 use crate::addr::{PhysAddr, Pointer, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::prot::MemoryType;
 use crate::mm::alloc::Refused;
 use crate::mm::dma::{CoherentBlock, Device, DmaError};
-use crate::mm::io::{Group, IoError, Mark, NotKept};
+use crate::mm::io::{Group, IoError, Key, Mark, NoKey, NotKept};
 use crate::mm::slab::SlabAllocError;
 use core::ptr::NonNull;
 
@@ -70,7 +70,21 @@ pub fn devm_request_mem_region<'d>(
     name: &'static str,
 ) -> Result<&'d MemRegion, IoMemError> {
     let region = MemRegion::request(start, size, name).map_err(IoMemError::Region)?;
-    device.keep(region, Gfp::KERNEL).map_err(IoMemError::Memory)
+    device.keep_by(Key::Region(start), region, Gfp::KERNEL).map_err(IoMemError::Memory)
+}
+
+/// Releases addresses of [`devm_request_mem_region`] before their turn, all of them. O(entries kept since). Any context.
+///
+/// # Errors
+///
+/// [`NoKey`], also logged, if this is not exactly a range that the device has requested: nothing has changed then.
+pub fn devm_release_mem_region(device: &mut Devres, start: PhysAddr, size: u64) -> Result<(), NoKey> {
+    let key = Key::Region(start);
+    // Two busy ranges never share an address, so the device's is the one that is here, if it has one.
+    let whole =
+        iomem_resource().at(start).is_some_and(|info| info.span.start() == start && info.span.size() == Some(size));
+    let released = if whole { device.release_key(key) } else { Err(NoKey(key)) };
+    released.inspect_err(|error| log::error!("devm_release_mem_region({start}, {size:#x}): {error}"))
 }
 
 /// A mapping that is undone when it is dropped.
@@ -86,7 +100,7 @@ impl Drop for Mapping {
 /// Undoes a mapping when the device gives it back.
 fn keep(device: &Devres, mapped: Result<VirtAddr, IoError>) -> Result<VirtAddr, IoMemError> {
     let start = mapped.map_err(IoMemError::Map)?;
-    device.keep(Mapping(start), Gfp::KERNEL).map_err(IoMemError::Memory)?;
+    device.keep_by(Key::Mapping(start), Mapping(start), Gfp::KERNEL).map_err(IoMemError::Memory)?;
     Ok(start)
 }
 
@@ -108,6 +122,21 @@ pub fn devm_ioremap(device: &Devres, phys: PhysAddr, size: u64) -> Result<VirtAd
 #[track_caller]
 pub fn devm_ioremap_wc(device: &Devres, phys: PhysAddr, size: u64) -> Result<VirtAddr, IoMemError> {
     keep(device, ioremap_wc(phys, size))
+}
+
+/// Undoes a mapping of [`devm_ioremap`] or [`devm_ioremap_wc`] before its turn. O(entries kept since). Context as for
+/// [`iounmap`].
+///
+/// # Errors
+///
+/// [`NoKey`], also logged: nothing has changed then.
+///
+/// # Safety
+///
+/// Nobody uses the address afterwards. An address that the device has not mapped is found and refused.
+pub unsafe fn devm_iounmap(device: &mut Devres, at: impl Pointer) -> Result<(), NoKey> {
+    let released = device.release_key(Key::Mapping(at.at()));
+    released.inspect_err(|error| log::error!("devm_iounmap: {error}"))
 }
 
 /// Requests registers and maps them, Device-nGnRE, until the device gives them back; see [`IoMem::request`].

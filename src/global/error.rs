@@ -10,7 +10,7 @@ use crate::hal::prot::ProtError;
 use crate::mm::alloc::{InsertError, Refused};
 use crate::mm::dma::{DmaError, PoolError, SpecError};
 use crate::mm::io::resource::ResourceError;
-use crate::mm::io::{AccessError, IoError, NotKept, RegionError};
+use crate::mm::io::{AccessError, IoError, NoKey, NotKept, RegionError};
 use crate::mm::mempool::{NotFreed, PoolCreateError, PoolDestroyError, PoolEmpty, PoolResizeError};
 use crate::mm::percpu::PerCpuError;
 use crate::mm::pgtable::PgtableError;
@@ -124,6 +124,8 @@ families! {
     DmaPool(PoolError),
     /// Error of freeing memory that a device does not have.
     NotKept(NotKept),
+    /// Error of releasing a mapping or a region that a device does not have.
+    NoKey(NoKey),
     /// Memory of a process that cannot be accessed.
     UserAccess(UserAccessError),
     /// An address space that does not run.

@@ -68,8 +68,8 @@ pub use device_memory::{
 };
 pub use devres::{
     Devres, devm_add_action, devm_add_action_or_reset, devm_ioremap, devm_ioremap_resource, devm_ioremap_wc,
-    devm_kcalloc, devm_kfree, devm_kmalloc, devm_kzalloc, devm_request_mem_region, devres_close_group,
-    devres_open_group, devres_release_group, dmam_alloc_coherent,
+    devm_iounmap, devm_kcalloc, devm_kfree, devm_kmalloc, devm_kzalloc, devm_release_mem_region,
+    devm_request_mem_region, devres_close_group, devres_open_group, devres_release_group, dmam_alloc_coherent,
 };
 pub use dma::{
     CoherentBox, CoherentVec, DmaMapping, DmaPool, bounce_stats, check_dma, dma, dma_alloc_coherent,

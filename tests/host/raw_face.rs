@@ -56,6 +56,7 @@ const PHYSICAL: &[(&str, &str)] = &[
     ("devm_ioremap", "on the bus"),
     ("devm_ioremap_resource", "on the bus"),
     ("devm_ioremap_wc", "on the bus"),
+    ("devm_release_mem_region", "on the bus"),
     ("devm_request_mem_region", "on the bus"),
     ("dma_alloc_coherent", "what a device transfers"),
     ("dma_alloc_noncoherent", "what a device transfers"),

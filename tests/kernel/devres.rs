@@ -101,6 +101,37 @@ fn memory_of_a_device_is_as_large_as_kmallocs() {
     assert_eq!(device.count(), 0);
 }
 
+ktest!(
+    a_mapping_and_a_region_go_before_their_turn,
+    report = "is no mapping of the device",
+    report = "is no region of the device"
+);
+fn a_mapping_and_a_region_go_before_their_turn() {
+    let mut device = Devres::new();
+    let claim = |device: &Devres| global::devm_request_mem_region(device, RTC, RTC_SIZE, "early").map(drop);
+    claim(&device).expect("nobody has the clock");
+    let at = global::devm_ioremap(&device, RTC, RTC_SIZE).expect("mapped");
+    let memory = global::devm_kmalloc(&device, 64, Gfp::KERNEL).expect("memory");
+    // Neither an address of another kind, nor one that the device does not have, nor a part of its region.
+    raw!(global::devm_iounmap(&mut device, memory.as_ptr())).expect_err("memory, not a mapping");
+    raw!(global::devm_iounmap(&mut device, VirtAddr::new(at.get() + 4))).expect_err("inside");
+    assert!(raw!(device.free_memory(at.as_ptr())).is_err(), "a mapping, not memory");
+    for (start, size) in [(RTC, RTC_SIZE / 2), (PhysAddr::new(RTC.get() + 4), 4), (PhysAddr::new(0x1000), RTC_SIZE)] {
+        global::devm_release_mem_region(&mut device, start, size).expect_err("no region of the device");
+    }
+    assert_eq!(device.count(), 3);
+    raw!(global::devm_iounmap(&mut device, at)).expect("its own");
+    assert!(global::vmap_space().iter().all(|area| area.phys != Some(RTC)), "the mapping is gone");
+    global::devm_release_mem_region(&mut device, RTC, RTC_SIZE).expect("its own");
+    assert_eq!(device.count(), 1);
+    // Another one has the addresses at once, and the first no longer.
+    let other = Devres::new();
+    claim(&other).expect("released");
+    global::devm_release_mem_region(&mut device, RTC, RTC_SIZE).expect_err("of another device");
+    raw!(global::devm_iounmap(&mut device, at)).expect_err("twice");
+    assert!(claim(&device).is_err(), "the other still has it");
+}
+
 ktest!(coherent_memory_of_a_device_goes_with_what_else_it_has);
 fn coherent_memory_of_a_device_goes_with_what_else_it_has() {
     for coherent in [false, true] {

@@ -1,17 +1,18 @@
 //! A machine of two CPUs that one thread plays, with 64 MiB of real memory; made once, and used by every input.
 
-use quarry::hal::Internal;
 use quarry::addr::{CpuId, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::page::{Bank, BankMap, PAGEBLOCK_PAGES, PageDescriptor, Section};
-use quarry::mm::slab::{ArrayHeader, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions, ArrayOffset};
+use quarry::mm::slab::{ArrayHeader, ArrayOffset, CpuSlabs, MAX_CACHES, Misuse, SlabAllocator, SlabHal, SlabOptions};
 use quarry::mm::zone::{CpuPages, PageAllocator, PageHal, Pressure, WatermarkTuning, ZoneLimits};
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-const SIZE: u64 = 64 << 20;
-const BASE: u64 = 1 << 30;
+/// Bytes of memory, and where they begin.
+pub const SIZE: u64 = 64 << 20;
+pub const BASE: u64 = 1 << 30;
 
 static CPU: AtomicU32 = AtomicU32::new(0);
 static INPUTS: AtomicU64 = AtomicU64::new(0);

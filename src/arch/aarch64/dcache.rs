@@ -12,14 +12,20 @@ global_asm!(include_str!("dcache.S"));
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Caches;
 
-/// Bytes of the smallest line of all data caches of all CPUs (`CTR_EL0.DminLine`): what maintenance goes by. Before [`init_cpu`]
-/// the smallest that there can be, which is right for every machine, as lines may be maintained more than once.
-static LINE: AtomicU64 = AtomicU64::new(16);
+/// The smallest line of all data caches of all CPUs (`CTR_EL0.DminLine`), as [`lines`] of the log2 of its bytes: what maintenance
+/// goes by. Before [`init_cpu`] the smallest that there can be, which is right for every machine, as lines may be maintained
+/// more than once.
+static LINES: AtomicU64 = AtomicU64::new(lines(4));
 /// Bytes that a write-back may overwrite at most, on any CPU (`CTR_EL0.CWG`): what buffers must not share. Before [`init_cpu`] the
 /// largest that there can be.
 static GRANULE: AtomicU64 = AtomicU64::new(2048);
 /// The granule of a CPU that does not say (Linux: `ARCH_DMA_MINALIGN`).
 const UNKNOWN_GRANULE: u64 = 128;
+
+/// Bytes of a line, and their log2 in the low six bits, which are all that a shift looks at.
+const fn lines(log2: u64) -> u64 {
+    64 << log2 | log2
+}
 
 /// Takes this CPU's caches into account. Each CPU once, before it maintains a cache; the boot CPU, which is `first`, before all
 /// others. A CPU whose lines are longer than another's must not step over the other's.
@@ -28,43 +34,46 @@ pub fn init_cpu(first: bool) {
     // SAFETY: reading an ID register has no effect.
     unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(pure, nomem, nostack, preserves_flags)) };
     // Both are log2 of words of four bytes.
-    let line = 4 << (ctr >> 16 & 0xf);
+    let line = lines(2 + (ctr >> 16 & 0xf));
     let granule = match ctr >> 24 & 0xf {
         0 => UNKNOWN_GRANULE,
         words => 4 << words.min(9),
     };
     if first {
-        LINE.store(line, Ordering::Relaxed);
+        LINES.store(line, Ordering::Relaxed);
         GRANULE.store(granule, Ordering::Relaxed);
     } else {
-        LINE.fetch_min(line, Ordering::Relaxed);
+        LINES.fetch_min(line, Ordering::Relaxed);
         GRANULE.fetch_max(granule, Ordering::Relaxed);
     }
     super::icache::init_cpu(ctr, first);
 }
 
 /// One instruction for each line of a range that is not empty. The first line is done in place, since small buffers have no
-/// more; for the others a jump into a run of 64 leaves two instructions a line.
+/// more; for the others a jump into a run leaves two instructions a line. An address names the line that it lies in, so none
+/// is rounded.
 macro_rules! each_line {
     ($range:expr, $op:literal) => {
         each_line!($range, $op, concat!("dc ", $op, ", x9"))
     };
     ($range:expr, $op:literal, $first:expr) => {{
-        let (range, line): (VirtRange, u64) = ($range, LINE.load(Ordering::Relaxed));
-        let start = range.start().get() & line.wrapping_neg();
+        let range: VirtRange = $range;
+        let start = range.start().get();
+        let last = range.end().get().wrapping_sub(start).wrapping_sub(1);
         // SAFETY: the caller owns the range, which is mapped; HAL-12 says what becomes of its lines.
         // Nothing else is changed, and the routine's clobbers are declared.
         unsafe {
             asm!(
                 $first,
-                "add x9, x9, x10",
-                "cmp x9, x11",
-                "b.hs 2f",
+                "lsr x11, x11, x10",
+                "lsr x12, x9, x10",
+                "subs x11, x11, x12",
+                "b.eq 2f",
                 concat!("bl dc_lines_", $op),
                 "2:",
                 inout("x9") start => _,
-                in("x10") line,
-                inout("x11") range.end().get() => _,
+                in("x10") LINES.load(Ordering::Relaxed),
+                inout("x11") start.wrapping_add(last) => _,
                 out("x12") _,
                 out("x13") _,
                 out("lr") _,

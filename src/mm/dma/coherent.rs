@@ -356,16 +356,18 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         let pages = self.hal.pages();
         let map = pages.hal().map();
         let page = map.find(Pfn::containing(phys))?;
-        let (head, state) = pages.head(page).ok()?;
+        let descriptor = map.get(page);
+        // Of a page inside a block the descriptor has another kind.
+        let state = descriptor.state();
         let order = order_of(size).ok()?;
         let cached = state.kind() == Kind::Dma && state.memory_type() == MemoryType::WriteBack;
-        if head != page || !cached || map.get(head).owner() != CACHED || state.order() != order {
+        if !cached || descriptor.owner() != CACHED || state.order() != order {
             return None;
         }
         let range = PhysRange::from_size(phys, order.bytes())?;
         device.translate_coherent(range).filter(|bus| *bus == block.bus)?;
         // Of two that free it at once, one finds it free already.
-        map.get(page).become_kind(Kind::Block, 0).ok()?;
+        descriptor.become_kind(Kind::Block, 0).ok()?;
         Some(pages.do_free_pages(page, order).map_err(DmaError::Free))
     }
 

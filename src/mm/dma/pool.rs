@@ -83,10 +83,31 @@ impl Record {
     #[inline(always)]
     fn bit_of(&self, stride: u64, block: CoherentBlock) -> Option<u64> {
         let offset = block.addr.get().wrapping_sub(self.addr.get());
-        let number = offset.checked_div(stride)?;
+        let number = offset.checked_div(stride).filter(|number| *number < BITS)?;
         let exact = number.wrapping_mul(stride) == offset && block.bus.get().wrapping_sub(self.bus.get()) == offset;
-        let bit = 1_u64.checked_shl(u32::try_from(number).ok()?)?;
+        let bit = 1 << number;
         (exact && self.all & bit != 0).then_some(bit)
+    }
+
+    /// The same, if the block is in use.
+    #[inline(always)]
+    fn busy_bit_of(&self, stride: u64, block: CoherentBlock) -> Option<u64> {
+        self.bit_of(stride, block).filter(|bit| self.free & bit == 0)
+    }
+
+    /// Takes a free block.
+    #[inline(always)]
+    fn take(&mut self, stride: u64) -> Option<CoherentBlock> {
+        if self.free == 0 {
+            return None;
+        }
+        // A record lies in a chunk, so nothing wraps.
+        let offset = u64::from(self.free.trailing_zeros()).wrapping_mul(stride);
+        self.free &= self.free.wrapping_sub(1);
+        Some(CoherentBlock {
+            addr: VirtAddr::new(self.addr.get().wrapping_add(offset)),
+            bus: DmaAddr::new(self.bus.get().wrapping_add(offset)),
+        })
     }
 }
 
@@ -315,38 +336,26 @@ impl<'d, 'a, H: DmaHal<'a>, A: Stateless> DmaPool<'d, 'a, H, A> {
 impl<A: Stateless> State<A> {
     #[inline(always)]
     fn take(&mut self, stride: u64) -> Option<CoherentBlock> {
-        if self.records.get(self.hint).is_none_or(|record| record.free == 0) {
-            self.hint = self.records.iter().position(|record| record.free != 0)?;
+        if let Some(block) = self.records.get_mut(self.hint).and_then(|record| record.take(stride)) {
+            // INVARIANT: POOL-2.
+            self.used = self.used.wrapping_add(1);
+            return Some(block);
         }
-        let record = self.records.get_mut(self.hint)?;
-        let bit = record.free.trailing_zeros();
-        record.free &= record.free.wrapping_sub(1);
-        // INVARIANT: POOL-2.
-        self.used = self.used.wrapping_add(1);
-        // A record lies in a chunk, so nothing wraps.
-        let offset = u64::from(bit).wrapping_mul(stride);
-        Some(CoherentBlock {
-            addr: VirtAddr::new(record.addr.get().wrapping_add(offset)),
-            bus: DmaAddr::new(record.bus.get().wrapping_add(offset)),
-        })
-    }
-
-    /// The record of a block in use, and its bit there.
-    #[inline(always)]
-    fn find(&self, stride: u64, block: CoherentBlock) -> Result<(usize, u64), PoolError> {
-        // Mostly it is of the record that was used last.
-        if let Some(record) = self.records.get(self.hint)
-            && let Some(bit) = record.bit_of(stride, block)
-            && record.free & bit == 0
-        {
-            return Ok((self.hint, bit));
-        }
-        self.find_slow(stride, block)
+        self.take_elsewhere(stride)
     }
 
     #[cold]
     #[inline(never)]
-    fn find_slow(&self, stride: u64, block: CoherentBlock) -> Result<(usize, u64), PoolError> {
+    fn take_elsewhere(&mut self, stride: u64) -> Option<CoherentBlock> {
+        self.hint = self.records.iter().position(|record| record.free != 0)?;
+        let block = self.records.get_mut(self.hint)?.take(stride)?;
+        // INVARIANT: POOL-2.
+        self.used = self.used.wrapping_add(1);
+        Some(block)
+    }
+
+    /// The record of a block in use, and its bit there.
+    fn find(&self, stride: u64, block: CoherentBlock) -> Result<(usize, u64), PoolError> {
         let wrong = PoolError::NotOfPool(block);
         let index = self.records.partition_point(|record| record.addr <= block.addr).checked_sub(1).ok_or(wrong)?;
         let record = self.records.get(index).ok_or(wrong)?;
@@ -359,6 +368,21 @@ impl<A: Stateless> State<A> {
 
     #[inline(always)]
     fn give(&mut self, stride: u64, block: CoherentBlock) -> Result<(), PoolError> {
+        // Mostly it is of the record that was used last.
+        if let Some(record) = self.records.get_mut(self.hint)
+            && let Some(bit) = record.busy_bit_of(stride, block)
+        {
+            record.free |= bit;
+            // INVARIANT: POOL-2.
+            self.used = self.used.wrapping_sub(1);
+            return Ok(());
+        }
+        self.give_elsewhere(stride, block)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_elsewhere(&mut self, stride: u64, block: CoherentBlock) -> Result<(), PoolError> {
         let (index, bit) = self.find(stride, block)?;
         if let Some(record) = self.records.get_mut(index) {
             record.free |= bit;

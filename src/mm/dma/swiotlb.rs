@@ -350,7 +350,8 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             return Err(DmaError::NoBounceSlots);
         }
         let slot = taken.ok_or(DmaError::BounceFull(size))?;
-        let reached = PhysRange::from_size(slot, size).and_then(|range| device.translate(range, device.mask()));
+        let far = || PhysRange::from_size(slot, size).and_then(|range| device.translate(range, device.mask()));
+        let reached = device.reach(slot, size).or_else(far);
         let Some(bus) = reached else {
             self.with_slots(device, |slots| slots.find(slot, size).into_iter().for_each(|bounced| slots.free(bounced)));
             return Err(DmaError::BounceUnreachable(memory));
@@ -378,13 +379,19 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         slot: PhysAddr,
         (bus, size): (DmaAddr, u64),
     ) -> Result<(), DmaError> {
-        let found = self.with_slots(device, |slots| slots.find(slot, size));
         let exact = |bounced: &Bounced| bounced.start == slot && bounced.size == size && bounced.device == device.id;
-        let bounced = found.filter(exact).ok_or(DmaError::NotBounced(bus, size))?;
+        let found = self.with_slots(device, |slots| {
+            let bounced = slots.find(slot, size).filter(exact)?;
+            if !D::FROM_DEVICE {
+                slots.free(bounced);
+            }
+            Some(bounced)
+        });
+        let bounced = found.ok_or(DmaError::NotBounced(bus, size))?;
         if D::FROM_DEVICE {
             self.copy_out(device, bounced.original, slot, size);
+            self.with_slots(device, |slots| slots.free(bounced));
         }
-        self.with_slots(device, |slots| slots.free(bounced));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Resources of a device's driver, released in reverse order when the device goes (Linux: `drivers/base/devres.c`).
 
-use crate::addr::VirtAddr;
+use crate::addr::{PhysAddr, VirtAddr, to_usize};
 use crate::gfp::Gfp;
 use crate::mm::alloc::{Allocator, KBox, Refused, Stateless};
 use crate::mm::slab::SlabAllocError;
@@ -17,22 +17,55 @@ struct Node {
     below: Option<NonNull<Self>>,
     /// Releases the entry, its memory included.
     release: unsafe fn(NonNull<Self>),
-    /// Above the low [`BYTES`] bits a number that grows with each entry; in them the bytes of memory behind the node.
+    /// Above the low [`STAMP`] bits a number that grows with each entry; in them the bytes of memory behind the node, and above
+    /// [`BYTES`] bits the kind of an entry that has a key.
     stamp: u64,
-    /// Address of an entry that is memory; null for other entries.
+    /// Address of an entry that is memory; the key of an entry that has one; null for other entries.
     memory: *mut u8,
 }
 
-/// Bits for the number of bytes behind a node.
-const BYTES: u32 = 16;
+/// Bits for the number of bytes behind a node, and with them bits for its kind.
+const BYTES: u32 = 12;
+const STAMP: u32 = 16;
 
 impl Node {
     const fn serial(&self) -> u64 {
-        self.stamp >> BYTES
+        self.stamp >> STAMP
     }
 
     const fn bytes(&self) -> usize {
         (self.stamp & ((1 << BYTES) - 1)) as usize
+    }
+
+    /// [`Key::kind`], or 0 for an entry without a key.
+    const fn kind(&self) -> u64 {
+        self.stamp >> BYTES & 0xf
+    }
+}
+
+/// The name by which a single value is released before its turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Key {
+    /// A mapping, by its address.
+    Mapping(VirtAddr),
+    /// Requested addresses, by the first of them.
+    Region(PhysAddr),
+}
+
+impl Key {
+    const fn kind(self) -> u64 {
+        match self {
+            Self::Mapping(_) => 1,
+            Self::Region(_) => 2,
+        }
+    }
+
+    const fn word(self) -> *mut u8 {
+        let number = match self {
+            Self::Mapping(at) => at.get(),
+            Self::Region(start) => start.get(),
+        };
+        ptr::without_provenance_mut(to_usize(number))
     }
 }
 
@@ -48,7 +81,7 @@ const HEADER: usize = size_of::<Node>();
 /// Larger memory has a block of its own, aligned as `kmalloc` does it.
 const BEHIND_MAX: usize = 4096 - HEADER;
 
-const _: () = assert!(HEADER == align_of::<Node>() && BEHIND_MAX < 1 << BYTES);
+const _: () = assert!(HEADER == align_of::<Node>() && BEHIND_MAX < 1 << BYTES && BYTES + 4 == STAMP);
 
 /// Resources of one device: values of any types, memory, actions. They are released last kept first, by [`Devres::release_all`]
 /// or when this is dropped. Examples are mapped registers, requested regions, and any value that releases itself when dropped.
@@ -92,6 +125,21 @@ impl fmt::Display for NotKept {
 }
 
 impl core::error::Error for NotKept {}
+
+/// The device has no value with this key: nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoKey(pub Key);
+
+impl fmt::Display for NoKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Key::Mapping(at) => write!(f, "{at} is no mapping of the device"),
+            Key::Region(start) => write!(f, "{start} is no region of the device"),
+        }
+    }
+}
+
+impl core::error::Error for NoKey {}
 
 /// Memory in a block of its own.
 struct Block<A: Allocator + Stateless> {
@@ -165,19 +213,19 @@ impl<A: Allocator + Stateless> Devres<A> {
     }
 
     /// A node for the next entry.
-    fn node(&self, bytes: usize, memory: *mut u8, release: unsafe fn(NonNull<Node>)) -> Node {
+    fn node(&self, tag: u64, memory: *mut u8, release: unsafe fn(NonNull<Node>)) -> Node {
         let serial = self.serial.get() + 1;
         self.serial.set(serial);
-        Node { below: self.top.get(), release, stamp: serial << BYTES | bytes as u64, memory }
+        Node { below: self.top.get(), release, stamp: serial << STAMP | tag, memory }
     }
 
     /// Makes a value the newest entry.
-    fn push<T: Send>(&self, value: T, memory: *mut u8, gfp: Gfp) -> Result<&T, Refused<T>> {
+    fn push<T: Send>(&self, value: T, (kind, memory): (u64, *mut u8), gfp: Gfp) -> Result<&T, Refused<T>> {
         let room = match KBox::<Entry<T>, A>::uninit(gfp) {
             Ok(room) => room,
             Err(error) => return Err(Refused { value, error }),
         };
-        let entry = room.write(Entry { node: self.node(0, memory, release_value::<T, A>), value });
+        let entry = room.write(Entry { node: self.node(kind << BYTES, memory, release_value::<T, A>), value });
         // SAFETY: a box is not null.
         let entry = unsafe { NonNull::new_unchecked(KBox::into_raw(entry)) };
         // INVARIANT: DEV-2: the newest.
@@ -192,7 +240,29 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// [`SlabAllocError`]; the value has been dropped then.
     pub fn keep<T: Send + 'static>(&self, value: T, gfp: Gfp) -> Result<&T, SlabAllocError> {
-        self.push(value, ptr::null_mut(), gfp).map_err(|refused| refused.error)
+        self.push(value, (0, ptr::null_mut()), gfp).map_err(|refused| refused.error)
+    }
+
+    /// [`Devres::keep`] of a value that [`Devres::release_key`] may release before its turn. Context as `gfp` says.
+    ///
+    /// # Errors
+    ///
+    /// [`SlabAllocError`]; the value has been dropped then.
+    pub fn keep_by<T: Send + 'static>(&self, key: Key, value: T, gfp: Gfp) -> Result<&T, SlabAllocError> {
+        self.push(value, (key.kind(), key.word()), gfp).map_err(|refused| refused.error)
+    }
+
+    /// Releases the newest value with this key before its turn. O(entries kept since). Any context in which it may be dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`NoKey`]: nothing has changed then.
+    pub fn release_key(&mut self, key: Key) -> Result<(), NoKey> {
+        let kept = self.unlink(|node| node.kind() == key.kind() && node.memory == key.word());
+        let node = kept.ok_or(NoKey(key))?;
+        // SAFETY: DEV-2: nothing points to it any more; and no reference to the value is left, by `&mut`.
+        unsafe { release(node) };
+        Ok(())
     }
 
     /// Allocates memory that belongs to the device (Linux: `devm_kmalloc`; with [`Gfp::ZERO`], `devm_kzalloc`), up to
@@ -207,13 +277,13 @@ impl<A: Allocator + Stateless> Devres<A> {
             let layout = Layout::from_size_align(bytes, 8).map_err(|_| SlabAllocError::Overflow)?;
             let at = A::THE.allocate(layout, gfp)?;
             let block = Block::<A> { at, layout, allocator: PhantomData };
-            return self.push(block, at.as_ptr(), gfp - Gfp::ZERO).map(|_| at).map_err(|refused| refused.error);
+            return self.push(block, (0, at.as_ptr()), gfp - Gfp::ZERO).map(|_| at).map_err(|refused| refused.error);
         }
         let place = A::THE.allocate(layout_behind(bytes)?, gfp)?.cast::<Node>();
         // SAFETY: that many bytes lie behind the node, or it is its end.
         let memory = unsafe { place.cast::<u8>().add(HEADER) };
         // SAFETY: fresh, large enough and aligned for it.
-        unsafe { place.write(self.node(bytes, memory.as_ptr(), release_memory::<A>)) };
+        unsafe { place.write(self.node(bytes as u64, memory.as_ptr(), release_memory::<A>)) };
         // INVARIANT: DEV-2: the newest.
         self.top.set(Some(place));
         Ok(memory)
@@ -235,7 +305,7 @@ impl<A: Allocator + Stateless> Devres<A> {
     ///
     /// The action, and [`SlabAllocError`].
     pub fn try_action<F: FnOnce() + Send + 'static>(&self, action: F, gfp: Gfp) -> Result<(), Refused<Option<F>>> {
-        self.push(Action(Some(action)), ptr::null_mut(), gfp)
+        self.push(Action(Some(action)), (0, ptr::null_mut()), gfp)
             .map(drop)
             .map_err(|mut refused| Refused { value: refused.value.0.take(), error: refused.error })
     }
@@ -329,7 +399,7 @@ impl<A: Allocator + Stateless> Devres<A> {
 
     /// [`Self::free_memory`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free_memory(&self, memory: *mut u8) -> Result<(), NotKept> {
-        let kept = self.unlink(|node| !memory.is_null() && node.memory == memory);
+        let kept = self.unlink(|node| !memory.is_null() && node.kind() == 0 && node.memory == memory);
         let node = kept.ok_or(NotKept(VirtAddr::of(memory)))?;
         // SAFETY: DEV-2: nothing points to it any more, and nobody uses it, as the caller of the raw call promises.
         unsafe { release(node) };

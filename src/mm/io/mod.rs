@@ -25,7 +25,7 @@ pub mod resource;
 mod space;
 
 pub use claim::{Claim, Mapping};
-pub use devres::{Devres, Group, Mark, NotKept};
+pub use devres::{Devres, Group, Key, Mark, NoKey, NotKept};
 pub use early::{EARLY_SLOT_PAGES, EARLY_SLOTS, EarlyError, EarlyMapping, EarlySlots};
 pub use error::{AccessError, IoError};
 pub use mmio::{Mmio, RegisterBlock};

@@ -204,6 +204,7 @@ impl PageDescriptor {
     /// # Errors
     ///
     /// The kind that the block has, if it may not become `kind`; nothing has changed then.
+    #[inline]
     pub(in crate::mm) fn become_kind(&self, kind: Kind, owner: u64) -> Result<(), Kind> {
         let mut raw = self.state.load(Ordering::Relaxed);
         loop {

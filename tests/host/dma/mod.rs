@@ -9,6 +9,7 @@ mod damage;
 mod debug;
 mod device_pool;
 mod devices;
+mod history;
 mod machine;
 mod maintenance;
 mod owned;

@@ -1,59 +1,58 @@
 //! Entering ranges: as neighbours, inside the range that holds them, around existing ranges, and into free addresses.
 #![forbid(unsafe_code)]
 
+use super::index::Spot;
 use super::slots::Link;
-use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceRecord, ResourceTree, Span};
+use super::{Request, ResourceError, ResourceFlags, ResourceId, ResourceTree, Span};
 
 /// Place for a span among the children of a range.
 enum Place {
-    /// Behind this child, or before all.
-    Free(Option<Link>),
-    /// This is the first child that shares an address with it, and the sibling before it.
-    Taken(Link, Option<Link>),
+    /// Free; the record that is next to be used belongs here in the index.
+    Free(Spot),
+    /// This is the first child that shares an address with it.
+    Taken(Link),
 }
 
 impl<'a> ResourceTree<'a> {
-    /// Place for `span` inside `parent`.
+    /// Place for `span` inside `parent`. O(log n), one way down.
+    #[inline(always)]
     fn place(&self, parent: Link, span: Span) -> Result<Place, ResourceError<'a>> {
         if !self.span(parent).is_some_and(|of| of.contains(span)) {
             return Err(self.about(parent, |info| ResourceError::Outside(span, info)));
         }
-        let before = self.floor(parent, span.start());
-        if let Some(child) = before
-            && self.span(child).is_some_and(|of| of.overlaps(span))
-        {
-            return Ok(Place::Taken(child, self.before(parent, child)));
-        }
-        let next = match before {
-            Some(before) => self.slots.get(before).and_then(|slot| slot.sibling.some()),
-            None => self.slots.get(parent).and_then(|slot| slot.child.some()),
+        let spot = self.spot(parent, self.slots.drawn(), span.start());
+        let next = match self.slots.inner(spot.before) {
+            Some(before) if before.span.overlaps(span) => return Ok(Place::Taken(spot.before)),
+            Some(before) => before.sibling,
+            None => self.slots.get(parent).map_or(Link::NONE, |slot| slot.child),
         };
-        if let Some(child) = next
-            && self.span(child).is_some_and(|of| of.start() <= span.last())
-        {
-            return Ok(Place::Taken(child, before));
+        match self.slots.inner(next) {
+            Some(child) if child.span.start() <= span.last() => Ok(Place::Taken(next)),
+            _ => Ok(Place::Free(spot)),
         }
-        Ok(Place::Free(before))
     }
 
-    /// Links a record for `request` behind `before` inside `parent`, where there is room for it.
+    /// Links a record for `request` inside `parent`, where there is room for it at `spot`.
+    #[inline(always)]
     fn link(
         &mut self,
         parent: Link,
-        before: Option<Link>,
-        request: &Request<'a>,
+        spot: Spot,
+        (request, flags): (&Request<'a>, ResourceFlags),
     ) -> Result<ResourceId, ResourceError<'a>> {
-        let sibling = match before {
-            Some(before) => self.slots.get(before).map_or(Link::NONE, |slot| slot.sibling),
+        let before = spot.before;
+        let sibling = match self.slots.inner(before) {
+            Some(slot) => slot.sibling,
             None => self.slots.get(parent).map_or(Link::NONE, |slot| slot.child),
         };
-        let slot =
-            ResourceRecord { parent, sibling, ..ResourceRecord::used(request.span, request.name, request.flags) };
-        let link = self.slots.take(slot).ok_or(ResourceError::NoMemory)?;
+        let what = (request.span, request.name, flags);
+        let taken = self.slots.take(what, (parent, before, sibling));
+        let (link, generation) = taken.ok_or(ResourceError::NoMemory)?;
         // INVARIANT: RES-1 and RES-2 by the caller's search, RES-3 by this.
-        self.set_next(parent, before, link);
-        self.index(parent, link);
-        Ok(self.id(link))
+        self.join(parent, before, link);
+        self.join(parent, link, sibling);
+        self.index_at(parent, spot, (link, request.span.start()));
+        Ok(ResourceId { link, generation })
     }
 
     /// Enters a range directly inside `parent` (Linux: `request_resource`). O(log n).
@@ -65,8 +64,8 @@ impl<'a> ResourceTree<'a> {
     pub fn request(&mut self, parent: ResourceId, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         let parent = self.live(parent)?;
         match self.place(parent, request.span)? {
-            Place::Free(before) => self.link(parent, before, request),
-            Place::Taken(child, _) => Err(self.about(child, ResourceError::Busy)),
+            Place::Free(spot) => self.link(parent, spot, (request, request.flags)),
+            Place::Taken(child) => Err(self.about(child, ResourceError::Busy)),
         }
     }
 
@@ -91,11 +90,10 @@ impl<'a> ResourceTree<'a> {
                 place => place?,
             };
             match place {
-                Place::Free(before) => {
-                    let flags = request.flags | ResourceFlags::BUSY;
-                    return self.link(parent, before, &Request { flags, ..*request });
+                Place::Free(spot) => {
+                    return self.link(parent, spot, (request, request.flags | ResourceFlags::BUSY));
                 }
-                Place::Taken(child, _) => {
+                Place::Taken(child) => {
                     if self.slots.get(child).is_none_or(|slot| slot.flags.contains(ResourceFlags::BUSY)) {
                         return Err(self.about(child, ResourceError::Busy));
                     }
@@ -118,11 +116,11 @@ impl<'a> ResourceTree<'a> {
         let mut parent = self.live(parent)?;
         loop {
             match self.place(parent, request.span)? {
-                Place::Free(before) => return self.link(parent, before, request),
-                Place::Taken(first, before) => {
+                Place::Free(spot) => return self.link(parent, spot, (request, request.flags)),
+                Place::Taken(first) => {
                     let of = self.span(first).ok_or(ResourceError::Stale)?;
                     if of == request.span || !of.contains(request.span) {
-                        return self.wrap(parent, before, first, request);
+                        return self.wrap(parent, first, request);
                     }
                     parent = first;
                 }
@@ -131,13 +129,7 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// Enters a range around the children of `parent` from `first` on that it spans.
-    fn wrap(
-        &mut self,
-        parent: Link,
-        before: Option<Link>,
-        first: Link,
-        request: &Request<'a>,
-    ) -> Result<ResourceId, ResourceError<'a>> {
+    fn wrap(&mut self, parent: Link, first: Link, request: &Request<'a>) -> Result<ResourceId, ResourceError<'a>> {
         let span = request.span;
         let mut inside = core::iter::successors(Some(first), |link| self.slots.get(*link)?.sibling.some())
             .take_while(|link| self.span(*link).is_some_and(|of| of.overlaps(span)));
@@ -146,16 +138,15 @@ impl<'a> ResourceTree<'a> {
         }
         let last = inside.by_ref().last().unwrap_or(first);
         let behind = self.slots.get(last).map_or(Link::NONE, |slot| slot.sibling);
-        let slot = ResourceRecord {
-            parent,
-            sibling: behind,
-            child: first,
-            ..ResourceRecord::used(span, request.name, request.flags)
-        };
-        let link = self.slots.take(slot).ok_or(ResourceError::NoMemory)?;
+        let before = self.slots.get(first).map_or(Link::NONE, |slot| slot.before);
+        let what = (span, request.name, request.flags);
+        let taken = self.slots.take(what, (parent, before, behind));
+        let (link, generation) = taken.ok_or(ResourceError::NoMemory)?;
         // INVARIANT: RES-1 and RES-2: all that it overlaps lies in it. RES-3 by the rest of this.
-        self.set_next(parent, before, link);
-        self.set_next(link, Some(last), Link::NONE);
+        self.join(parent, before, link);
+        self.join(parent, link, behind);
+        self.join(link, Link::NONE, first);
+        self.join(link, last, Link::NONE);
         let mut at = Some(first);
         while let Some(child) = at {
             self.unindex(parent, child);
@@ -164,7 +155,7 @@ impl<'a> ResourceTree<'a> {
         }
         self.index(parent, link);
         self.adopt(first, link);
-        Ok(self.id(link))
+        Ok(ResourceId { link, generation })
     }
 
     /// Makes `parent` the parent of `first` and the records linked behind it. Returns the last of them.
@@ -198,7 +189,7 @@ impl<'a> ResourceTree<'a> {
         while let Some(span) = rest {
             let (piece, behind) = match self.place(link, span)? {
                 Place::Free(_) => (Some(span), None),
-                Place::Taken(child, _) => {
+                Place::Taken(child) => {
                     let of = self.span(child).ok_or(ResourceError::Stale)?;
                     let piece = of.start().checked_sub(1).and_then(|last| Span::new(span.start(), last));
                     (piece, of.last().checked_add(1).and_then(|next| Span::new(next, span.last())))

@@ -29,6 +29,14 @@ impl ResourceTree<'_> {
             {
                 return Err(LINKS);
             }
+            // The neighbour before, or the parent, leads here, and the first child has none before.
+            let leads = match self.slots.inner(slot.before) {
+                Some(before) => before.sibling,
+                None => parent.child,
+            };
+            if leads != info.id.link || slot.before == info.id.link {
+                return Err(LINKS);
+            }
             if !parent.span.contains(slot.span) {
                 return Err(Broken { tag: "RES-1", what: "a range that is not inside the one above" });
             }

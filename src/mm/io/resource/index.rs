@@ -1,5 +1,5 @@
 //! The index over the ranges inside one: a treap by address, so that the neighbours of an address are found in O(log n). A list
-//! of siblings beside it serves the callers that visit all. A record's priority is a hash of its number, so that no order of
+//! of siblings beside it serves the callers that visit all. A range's priority is drawn when it is entered, so that no order of
 //! requests makes the tree deep, except one built for that purpose.
 #![forbid(unsafe_code)]
 
@@ -18,54 +18,108 @@ enum Hole {
     Right(Link),
 }
 
+/// Place for a record in the index of a range.
+#[derive(Clone, Copy)]
+pub(super) struct Spot {
+    /// The record that it would hang below, if it would not be the topmost.
+    above: Link,
+    /// The subtree that is there now.
+    hanging: Link,
+    /// The last range that begins at the record's address or below.
+    pub(super) before: Link,
+}
+
 impl ResourceTree<'_> {
-    /// The last range directly inside `parent` that begins at `at` or below. O(log n).
-    pub(super) fn floor(&self, parent: Link, at: PhysAddr) -> Option<Link> {
-        let (mut found, mut node) = (None, self.slots.get(parent)?.top);
-        while let Some(slot) = self.slots.get(node) {
+    /// The last range directly inside `parent` that begins at `at` or below, and the record above it in the index. O(log n).
+    #[inline(always)]
+    pub(super) fn floor(&self, parent: Link, at: PhysAddr) -> (Link, Link) {
+        let (mut found, mut above) = (Link::NONE, Link::NONE);
+        let (mut node, mut over) = (self.top(parent), Link::NONE);
+        while let Some(slot) = self.slots.inner(node) {
+            let here = node;
             if slot.span.start() <= at {
-                (found, node) = (Some(node), slot.right);
+                (found, above, node) = (here, over, slot.right);
+                if slot.span.start() == at {
+                    break;
+                }
+            } else {
+                node = slot.left;
+            }
+            over = here;
+        }
+        (found, above)
+    }
+
+    /// The place in the index of `parent` for a record of this priority that begins at `start`. O(log n).
+    #[inline(always)]
+    pub(super) fn spot(&self, parent: Link, priority: u32, start: PhysAddr) -> Spot {
+        let (mut above, mut before, mut node) = (Link::NONE, Link::NONE, self.top(parent));
+        while let Some(slot) = self.slots.inner(node)
+            && slot.priority >= priority
+        {
+            above = node;
+            if slot.span.start() <= start {
+                (before, node) = (node, slot.right);
             } else {
                 node = slot.left;
             }
         }
-        found
+        let hanging = node;
+        while let Some(slot) = self.slots.inner(node) {
+            if slot.span.start() <= start {
+                (before, node) = (node, slot.right);
+            } else {
+                node = slot.left;
+            }
+        }
+        Spot { above, hanging, before }
     }
 
-    /// The range directly inside `parent` before `link`. O(log n).
-    pub(super) fn before(&self, parent: Link, link: Link) -> Option<Link> {
-        self.floor(parent, self.slots.get(link)?.span.start().checked_sub(1)?)
+    /// The topmost record of those inside `parent`.
+    #[inline(always)]
+    fn top(&self, parent: Link) -> Link {
+        self.slots.get(parent).map_or(Link::NONE, |slot| slot.top)
     }
 
+    #[inline(always)]
     fn put(&mut self, hole: Hole, to: Link) {
-        let (Hole::Top(link) | Hole::Left(link) | Hole::Right(link)) = hole;
-        let Some(slot) = self.slots.get_mut(link) else { return };
         match hole {
-            Hole::Top(_) => slot.top = to,
-            Hole::Left(_) => slot.left = to,
-            Hole::Right(_) => slot.right = to,
+            Hole::Top(parent) => {
+                if let Some(slot) = self.slots.get_mut(parent) {
+                    slot.top = to;
+                }
+            }
+            Hole::Left(link) => {
+                if let Some(slot) = self.slots.inner_mut(link) {
+                    slot.left = to;
+                }
+            }
+            Hole::Right(link) => {
+                if let Some(slot) = self.slots.inner_mut(link) {
+                    slot.right = to;
+                }
+            }
         }
     }
 
     /// The side of `node` on which a range that begins at `start` lies, and the subtree there.
+    #[inline(always)]
     fn side(&self, node: Link, start: PhysAddr) -> (Hole, Link) {
-        match self.slots.get(node) {
+        match self.slots.inner(node) {
             Some(slot) if slot.span.start() < start => (Hole::Right(node), slot.right),
             Some(slot) => (Hole::Left(node), slot.left),
             None => (Hole::Left(node), Link::NONE),
         }
     }
 
-    /// Enters `link`, which is in no index, into that of `parent`. O(log n).
-    pub(super) fn index(&mut self, parent: Link, link: Link) {
-        let (Some(start), Some(top)) = (self.start(link), self.slots.get(parent).map(|slot| slot.top)) else { return };
-        let (mut hole, mut node) = (Hole::Top(parent), top);
-        while node.some().is_some_and(|node| node.priority() >= link.priority()) {
-            (hole, node) = self.side(node, start);
-        }
+    /// Enters `link`, whose place is `spot` and which begins at `start`, into the index of `parent`. O(1) on average.
+    #[inline(always)]
+    pub(super) fn index_at(&mut self, parent: Link, spot: Spot, (link, start): (Link, PhysAddr)) {
+        let hole = spot.above.some().map_or(Hole::Top(parent), |above| self.side(above, start).0);
         // INVARIANT: RES-4: the old subtree is split by address below the new record.
         self.put(hole, link);
         let (mut below, mut above) = (Hole::Left(link), Hole::Right(link));
+        let mut node = spot.hanging;
         while let Some(at) = node.some() {
             let (rest, next) = self.side(at, start);
             let side = if matches!(rest, Hole::Right(_)) { &mut below } else { &mut above };
@@ -77,28 +131,43 @@ impl ResourceTree<'_> {
         self.put(above, Link::NONE);
     }
 
-    /// Takes `link` out of the index of `parent`, in which it is. O(log n).
-    pub(super) fn unindex(&mut self, parent: Link, link: Link) {
-        let Some((start, mut below, mut above)) =
-            self.slots.get(link).map(|slot| (slot.span.start(), slot.left, slot.right))
-        else {
+    /// Enters `link`, which is in no index, into that of `parent`. O(log n).
+    pub(super) fn index(&mut self, parent: Link, link: Link) {
+        let Some((start, priority)) = self.slots.inner(link).map(|slot| (slot.span.start(), slot.priority)) else {
             return;
         };
-        let (mut hole, mut node) = (Hole::Top(parent), self.slots.get(parent).map_or(Link::NONE, |slot| slot.top));
-        while node != link && node != Link::NONE {
-            (hole, node) = self.side(node, start);
-        }
+        self.index_at(parent, self.spot(parent, priority, start), (link, start));
+    }
+
+    /// Takes `link` out of the index of `parent`, in which it hangs below `above`, or is the topmost. O(1) on average.
+    #[inline(always)]
+    pub(super) fn unindex_at(&mut self, parent: Link, above: Link, link: Link) {
+        let Some((mut below, mut over)) = self.slots.inner(link).map(|slot| (slot.left, slot.right)) else { return };
+        let mut hole = match self.slots.inner(above) {
+            None => Hole::Top(parent),
+            Some(slot) if slot.left == link => Hole::Left(above),
+            Some(_) => Hole::Right(above),
+        };
         // INVARIANT: RES-4: the subtrees below the record are joined, by priority.
-        while let (Some(low), Some(high)) = (below.some(), above.some()) {
-            if low.priority() >= high.priority() {
-                self.put(hole, low);
-                (hole, below) = (Hole::Right(low), self.slots.get(low).map_or(Link::NONE, |slot| slot.right));
+        while let (Some(low), Some(high)) = (self.slots.inner(below), self.slots.inner(over)) {
+            let (node, next) = if low.priority >= high.priority {
+                (below, (Hole::Right(below), low.right, over))
             } else {
-                self.put(hole, high);
-                (hole, above) = (Hole::Left(high), self.slots.get(high).map_or(Link::NONE, |slot| slot.left));
-            }
+                (over, (Hole::Left(over), below, high.left))
+            };
+            self.put(hole, node);
+            (hole, below, over) = next;
         }
-        self.put(hole, below.some().unwrap_or(above));
+        self.put(hole, below.some().unwrap_or(over));
+    }
+
+    /// Takes `link` out of the index of `parent`, in which it is. O(log n).
+    pub(super) fn unindex(&mut self, parent: Link, link: Link) {
+        let Some(start) = self.start(link) else { return };
+        let (found, above) = self.floor(parent, start);
+        if found == link {
+            self.unindex_at(parent, above, link);
+        }
     }
 
     fn start(&self, link: Link) -> Option<PhysAddr> {
@@ -109,11 +178,11 @@ impl ResourceTree<'_> {
     /// priority. `all` bounds the walk.
     pub(super) fn is_indexed(&self, parent: Link, all: usize) -> bool {
         let children = self.children(parent).take(all + 1);
-        let found = |child| self.start(child).and_then(|at| self.floor(parent, at)) == Some(child);
+        let found = |child| self.start(child).is_some_and(|at| self.floor(parent, at).0 == child);
         let heaped = children.clone().all(|child| {
             self.slots.get(child).is_some_and(|slot| {
                 let below = [slot.left, slot.right];
-                below.iter().filter_map(|link| link.some()).all(|link| link.priority() <= child.priority())
+                below.iter().filter_map(|link| self.slots.inner(*link)).all(|below| below.priority <= slot.priority)
             })
         });
         // No more than the children: each but the topmost hangs below one of them.

@@ -8,8 +8,8 @@ use crate::hal::cpu::Interrupts;
 use crate::sync::{LockHal, OrderedLock, class};
 use core::fmt;
 
-/// Records in the first array; each further one is twice as long.
-const FIRST_ROW: usize = 64;
+/// Records in the first array, more than small machines have ranges; each further one is twice as long.
+const FIRST_ROW: usize = 128;
 
 /// A registry's interface to a machine.
 pub trait ResourceHal<'a>: Interrupts {
@@ -51,10 +51,11 @@ impl<'a, H: ResourceHal<'a>> Resources<'a, H> {
         mut f: impl FnMut(&mut ResourceTree<'a>) -> Result<R, ResourceError<'a>>,
     ) -> Result<R, ResourceError<'a>> {
         loop {
-            let (result, rows) = self.with(|tree| (f(tree), tree.rows()));
+            let result = self.with(&mut f);
             if !matches!(result, Err(ResourceError::NoMemory)) {
                 return result;
             }
+            let rows = self.with(|tree| tree.rows());
             let row = self.hal.row(FIRST_ROW << rows).ok_or(ResourceError::NoMemory)?;
             if !self.with(|tree| tree.add_row(row)) {
                 return result;

@@ -31,12 +31,10 @@ impl<'a> ResourceTree<'a> {
             return Err(ResourceError::Root);
         }
         let Some(slot) = self.slots.get(link) else { return Err(ResourceError::Stale) };
-        let (parent, behind, first) = (slot.parent, slot.sibling, slot.child);
-        let before = self.before(parent, link);
+        let (parent, before, behind, first) = (slot.parent, slot.before, slot.sibling, slot.child);
         self.unindex(parent, link);
         let Some(first) = first.some() else {
-            self.set_next(parent, before, behind);
-            self.slots.give_back(link);
+            self.unlink(parent, link);
             return Ok(());
         };
         // INVARIANT: RES-2: the ranges inside lie between the same neighbours. RES-3: it gets its new parent.
@@ -46,10 +44,19 @@ impl<'a> ResourceTree<'a> {
             self.index(parent, child);
             at = self.slots.get(child).and_then(|slot| slot.sibling.some());
         }
-        self.set_next(parent, before, first);
-        self.set_next(parent, Some(last), behind);
+        self.join(parent, before, first);
+        self.join(parent, last, behind);
         self.slots.give_back(link);
         Ok(())
+    }
+
+    /// Frees a record that has nothing inside and is in no index.
+    #[inline(always)]
+    fn unlink(&mut self, parent: Link, link: Link) {
+        let Some(slot) = self.slots.inner(link) else { return };
+        let (before, behind) = (slot.before, slot.sibling);
+        self.join(parent, before, behind);
+        self.slots.give_back(link);
     }
 
     /// Releases a range that [`ResourceTree::request_region`] has entered inside `parent`, by its addresses (Linux:
@@ -62,8 +69,10 @@ impl<'a> ResourceTree<'a> {
     pub fn release_region(&mut self, parent: ResourceId, span: Span) -> Result<(), ResourceError<'a>> {
         let mut parent = self.live(parent)?;
         loop {
-            let child = self.around(parent, span).ok_or(ResourceError::NotThere(span))?;
-            let Some(slot) = self.slots.get(child) else { return Err(ResourceError::Stale) };
+            let (child, above) = self.floor(parent, span.start());
+            let Some(slot) = self.slots.inner(child).filter(|slot| slot.span.contains(span)) else {
+                return Err(ResourceError::NotThere(span));
+            };
             if !slot.flags.contains(ResourceFlags::BUSY) {
                 parent = child;
                 continue;
@@ -71,7 +80,12 @@ impl<'a> ResourceTree<'a> {
             if slot.span != span {
                 return Err(ResourceError::NotThere(span));
             }
-            return self.release(self.id(child));
+            if slot.child != Link::NONE {
+                return Err(self.about(child, ResourceError::HasChildren));
+            }
+            self.unindex_at(parent, above, child);
+            self.unlink(parent, child);
+            return Ok(());
         }
     }
 
@@ -95,7 +109,7 @@ impl<'a> ResourceTree<'a> {
         if let Some(other) = self.children(parent).find(meets) {
             return Err(self.about(other, ResourceError::Busy));
         }
-        if !self.keeps_its_place(parent, link, span) {
+        if !self.keeps_its_place(link, span) {
             return Err(self.about(link, ResourceError::Across));
         }
         if let Some(out) = self.children(link).find(|child| !self.span(*child).is_some_and(|of| span.contains(of))) {
@@ -109,9 +123,10 @@ impl<'a> ResourceTree<'a> {
     }
 
     /// Whether `link` stays between its neighbours when it has the addresses `span`, which belong to none of them.
-    fn keeps_its_place(&self, parent: Link, link: Link, span: Span) -> bool {
-        let below = self.before(parent, link).and_then(|child| self.span(child));
-        let above = self.slots.get(link).and_then(|slot| self.span(slot.sibling.some()?));
+    fn keeps_its_place(&self, link: Link, span: Span) -> bool {
+        let neighbours = self.slots.inner(link).map(|slot| (slot.before, slot.sibling));
+        let (below, above) = neighbours.unwrap_or((Link::NONE, Link::NONE));
+        let (below, above) = (self.span(below), self.span(above));
         below.is_none_or(|below| below.last() < span.start()) && above.is_none_or(|above| span.last() < above.start())
     }
 }

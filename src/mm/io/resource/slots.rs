@@ -14,12 +14,6 @@ impl Link {
     /// To the tree's own range, which is in no array.
     pub(super) const ROOT: Self = Self(u32::MAX - 1);
 
-    /// The record's place in an index is above those of lower priority.
-    #[inline]
-    pub(super) const fn priority(self) -> u32 {
-        self.0.wrapping_mul(0x9e37_79b1)
-    }
-
     /// The link, unless it points to nothing.
     #[inline]
     pub(super) fn some(self) -> Option<Self> {
@@ -35,7 +29,11 @@ pub struct ResourceRecord<'a> {
     pub(super) flags: ResourceFlags,
     /// Number of uses of the record, which distinguishes an old handle.
     pub(super) generation: u32,
+    /// Drawn for each range: in an index it is above those of lower priority.
+    pub(super) priority: u32,
     pub(super) parent: Link,
+    /// The next lower range with the same parent.
+    pub(super) before: Link,
     /// The next higher range with the same parent; the next free record.
     pub(super) sibling: Link,
     /// The lowest range inside.
@@ -55,7 +53,9 @@ impl<'a> ResourceRecord<'a> {
         name: "",
         flags: ResourceFlags::empty(),
         generation: 0,
+        priority: 0,
         parent: Link::NONE,
+        before: Link::NONE,
         sibling: Link::NONE,
         child: Link::NONE,
         top: Link::NONE,
@@ -70,6 +70,12 @@ impl<'a> ResourceRecord<'a> {
     }
 }
 
+/// The first priority, and the steps from one to the next: a linear congruential sequence (Numerical Recipes, 3rd edition, 7.1),
+/// which visits all values. Reproducible, since balance is all that it is for.
+const FIRST_PRIORITY: u32 = 0x9e37_79b1;
+const PRIORITY_FACTOR: u32 = 1_664_525;
+const PRIORITY_STEP: u32 = 1_013_904_223;
+
 /// All records of a tree.
 #[derive(Debug)]
 pub(super) struct Slots<'a> {
@@ -78,11 +84,13 @@ pub(super) struct Slots<'a> {
     free: Link,
     /// Records in use, without the root's.
     used: usize,
+    /// The priority of the next range.
+    drawn: u32,
 }
 
 impl<'a> Slots<'a> {
     pub(super) const fn new(root: ResourceRecord<'a>) -> Self {
-        Self { root, rows: Rows::new(), free: Link::NONE, used: 0 }
+        Self { root, rows: Rows::new(), free: Link::NONE, used: 0, drawn: FIRST_PRIORITY }
     }
 
     /// Takes an array for good, as far as a link can name its records. Returns whether there was room for it.
@@ -112,7 +120,7 @@ impl<'a> Slots<'a> {
         self.rows.iter().map(|(_, slot)| slot)
     }
 
-    /// The first unused record.
+    /// The first unused record: the next range gets it.
     pub(super) const fn first_free(&self) -> Link {
         self.free
     }
@@ -126,7 +134,19 @@ impl<'a> Slots<'a> {
         self.rows.get(link.0)
     }
 
+    /// A record that is not the root's: no index has that.
+    #[inline]
+    pub(super) fn inner(&self, link: Link) -> Option<&ResourceRecord<'a>> {
+        self.rows.get(link.0)
+    }
+
     /// The same to change it.
+    #[inline]
+    pub(super) fn inner_mut(&mut self, link: Link) -> Option<&mut ResourceRecord<'a>> {
+        self.rows.get_mut(link.0)
+    }
+
+    /// A record to change.
     #[inline]
     pub(super) fn get_mut(&mut self, link: Link) -> Option<&mut ResourceRecord<'a>> {
         if link == Link::ROOT {
@@ -135,23 +155,37 @@ impl<'a> Slots<'a> {
         self.rows.get_mut(link.0)
     }
 
-    /// Takes a free record for a range that is linked to nothing yet.
-    pub(super) fn take(&mut self, slot: ResourceRecord<'a>) -> Option<Link> {
+    /// The priority that the next range gets.
+    #[inline]
+    pub(super) const fn drawn(&self) -> u32 {
+        self.drawn
+    }
+
+    /// Takes a free record for a range: in no index yet, and with nothing inside. Returns it with its generation.
+    #[inline(always)]
+    pub(super) fn take(
+        &mut self,
+        (span, name, flags): (Span, &'a str, ResourceFlags),
+        (parent, before, sibling): (Link, Link, Link),
+    ) -> Option<(Link, u32)> {
         let link = self.free.some()?;
-        let place = self.get_mut(link)?;
-        let (next, generation) = (place.sibling, place.generation);
-        *place = ResourceRecord { generation, ..slot };
-        self.free = next;
+        let slot = self.rows.get_mut(link.0)?;
+        self.free = slot.sibling;
+        (slot.span, slot.name, slot.flags, slot.used) = (span, name, flags, true);
+        (slot.parent, slot.before, slot.sibling, slot.child) = (parent, before, sibling, Link::NONE);
+        (slot.top, slot.left, slot.right, slot.priority) = (Link::NONE, Link::NONE, Link::NONE, self.drawn);
+        self.drawn = self.drawn.wrapping_mul(PRIORITY_FACTOR).wrapping_add(PRIORITY_STEP);
         self.used += 1;
-        Some(link)
+        Some((link, slot.generation))
     }
 
     /// Frees a record to which nothing points any more.
+    #[inline(always)]
     pub(super) fn give_back(&mut self, link: Link) {
-        let free = self.free;
-        if let Some(slot) = self.get_mut(link) {
-            *slot =
-                ResourceRecord { generation: slot.generation.wrapping_add(1), sibling: free, ..ResourceRecord::FREE };
+        if let Some(slot) = self.rows.get_mut(link.0) {
+            slot.generation = slot.generation.wrapping_add(1);
+            slot.sibling = self.free;
+            slot.used = false;
             self.free = link;
             self.used -= 1;
         }

@@ -22,7 +22,7 @@ pub struct Request<'a> {
 /// # Invariants
 ///
 /// - `RES-1`: a range lies in its parent's.
-/// - `RES-2`: ranges with one parent are linked by address and share none.
+/// - `RES-2`: ranges with one parent are linked by address, both ways, and share none.
 /// - `RES-3`: every record in use is reached from the root once, with the right parent; all others are on the free list.
 /// - `RES-4`: the index of a range has the ranges directly inside it, by address, and nothing else.
 #[derive(Debug)]
@@ -121,11 +121,6 @@ impl<'a> ResourceTree<'a> {
         }
     }
 
-    /// The handle of a range.
-    pub(super) fn id(&self, link: Link) -> ResourceId {
-        ResourceId { link, generation: self.slots.get(link).map_or(0, |slot| slot.generation) }
-    }
-
     fn describe(link: Link, slot: &ResourceRecord<'a>, depth: usize) -> ResourceInfo<'a> {
         let id = ResourceId { link, generation: slot.generation };
         ResourceInfo { id, span: slot.span, name: slot.name, flags: slot.flags, depth }
@@ -152,7 +147,8 @@ impl<'a> ResourceTree<'a> {
 
     /// The range directly inside `parent` that spans all of `span`. O(log n).
     pub(super) fn around(&self, parent: Link, span: Span) -> Option<Link> {
-        self.floor(parent, span.start()).filter(|child| self.span(*child).is_some_and(|of| of.contains(span)))
+        let (link, _) = self.floor(parent, span.start());
+        link.some().filter(|child| self.span(*child).is_some_and(|of| of.contains(span)))
     }
 
     /// The ranges directly inside one, by address.
@@ -161,19 +157,16 @@ impl<'a> ResourceTree<'a> {
         core::iter::successors(first, |link| self.slots.get(*link)?.sibling.some())
     }
 
-    /// Makes the link to the record behind `before` among the children of `parent`, or to the first of them, point to `to`.
-    pub(super) fn set_next(&mut self, parent: Link, before: Option<Link>, to: Link) {
-        match before {
-            Some(before) => {
-                if let Some(slot) = self.slots.get_mut(before) {
-                    slot.sibling = to;
-                }
-            }
-            None => {
-                if let Some(slot) = self.slots.get_mut(parent) {
-                    slot.child = to;
-                }
-            }
+    /// Makes `before` and `behind` neighbours among the children of `parent`; no link stands for its end on that side.
+    #[inline(always)]
+    pub(super) fn join(&mut self, parent: Link, before: Link, behind: Link) {
+        if let Some(slot) = self.slots.inner_mut(before) {
+            slot.sibling = behind;
+        } else if let Some(slot) = self.slots.get_mut(parent) {
+            slot.child = behind;
+        }
+        if let Some(slot) = self.slots.inner_mut(behind) {
+            slot.before = before;
         }
     }
 }

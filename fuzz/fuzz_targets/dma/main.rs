@@ -1,0 +1,16 @@
+//! Any bytes as a history of DMA: `history.rs`, which `make test` runs with random bytes.
+#![no_main]
+
+mod history;
+mod machine;
+#[path = "../kmalloc/machine.rs"]
+#[expect(dead_code, reason = "the memory of that machine, without its slabs")]
+mod memory;
+
+use libfuzzer_sys::fuzz_target;
+use machine::System;
+
+fuzz_target!(|data: &[u8]| {
+    let dma = machine::dma();
+    history::run::<_, System>(dma, &dma.hal().ram, data);
+});
