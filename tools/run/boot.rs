@@ -25,7 +25,7 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
     let kernel = Kernel::read(elf)?;
     let program = Program { kernel: &kernel };
     if io::stdin().is_terminal() && io::stdout().is_terminal() {
-        let mut machine = qemu::machine(spec, &program, "", Console::Person)?;
+        let mut machine = qemu::machine(spec, &program, &terminal(), Console::Person)?;
         if machine.typing.is_some() {
             return Err(
                 "this machine is typed to by script: boot it without a terminal, as in `… </dev/null`".to_owned()
@@ -58,6 +58,13 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
             }
         }
     }
+}
+
+/// The boot argument that tells the kernel of the person's terminal.
+fn terminal() -> String {
+    let name = std::env::var("TERM").unwrap_or_default();
+    let is_plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-+._".contains(letter));
+    if name.is_empty() || !is_plain { String::new() } else { format!("term={name}") }
 }
 
 fn code(code: Option<i32>) -> ExitCode {

@@ -1,7 +1,7 @@
 //! The families of commands, and `help`. A new command is a row of its family; a new family is a line here.
 #![forbid(unsafe_code)]
 
-use super::{counts, devices, failing, machine, memory, processes};
+use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, poke, processes, stress};
 use crate::kernel::command::Command;
 use crate::kprintln;
 
@@ -9,9 +9,15 @@ use crate::kprintln;
 const FAMILIES: &[&[Command]] = &[
     &[HELP],
     memory::COMMANDS,
+    poke::COMMANDS,
+    allocations::COMMANDS,
     counts::COMMANDS,
+    cpus::COMMANDS,
     devices::COMMANDS,
     failing::COMMANDS,
+    misuse::COMMANDS,
+    stress::COMMANDS,
+    bench::COMMANDS,
     processes::COMMANDS,
     machine::COMMANDS,
 ];
@@ -39,6 +45,26 @@ pub(super) fn find(name: &str) -> Option<&'static Command> {
     commands().find(|command| command.name == name)
 }
 
+/// Offers every word that may stand behind the text `before` of a command.
+pub(super) fn offer_words(before: &str, offer: &mut dyn FnMut(&str)) {
+    match before.trim_start().split_once(' ') {
+        None => commands().for_each(|command| offer(command.name)),
+        Some((name, before)) => {
+            if let Some(command) = find(name) {
+                (command.words)(before.trim_start(), offer);
+            }
+        }
+    }
+}
+
+/// Prints the commands whose names begin as a wrong one does.
+pub(super) fn suggest(wrong: &str) {
+    let begins = wrong.get(..2).unwrap_or(wrong);
+    for command in commands().filter(|command| command.name.starts_with(begins)) {
+        kprintln!("  there is {}: {}", command.name, command.help);
+    }
+}
+
 fn help(name: &str) {
     if name.is_empty() {
         for command in commands() {
@@ -54,3 +80,22 @@ fn help(name: &str) {
         None => kprintln!("no command {name:?}; help alone lists all"),
     }
 }
+
+// Each example is a line that runs its own command.
+const _: () = {
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        let mut row = 0;
+        while row < FAMILIES[family].len() {
+            let (name, example) = (FAMILIES[family][row].name.as_bytes(), FAMILIES[family][row].example.as_bytes());
+            let mut at = 0;
+            while at < name.len() {
+                assert!(at < example.len() && example[at] == name[at], "the example is of another command");
+                at += 1;
+            }
+            assert!(example.len() == name.len() || example[name.len()] == b' ', "the example is of another command");
+            row += 1;
+        }
+        family += 1;
+    }
+};

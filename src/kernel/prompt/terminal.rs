@@ -1,0 +1,18 @@
+//! The person's terminal, as far as the boot argument `term=` describes it. Without one it gets no escape sequence, as nobody knows
+//! whether it understands any.
+#![forbid(unsafe_code)]
+
+use crate::kernel::machine::Machine;
+use crate::kprint;
+
+/// Whether the terminal understands escape sequences.
+pub(super) fn knows_escapes(machine: &Machine) -> bool {
+    machine.args.value("term").is_some_and(|name| !["dumb", "unknown"].contains(&name))
+}
+
+/// Asks the terminal to mark the text that is pasted, or no longer to do so.
+pub(super) fn mark_pastes(machine: &Machine, marked: bool) {
+    if knows_escapes(machine) {
+        kprint!("\x1b[?2004{}", if marked { 'h' } else { 'l' });
+    }
+}
