@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod bootargs;
+pub mod json;
 pub mod kallsyms;
 pub mod line;
 pub mod log_level;
@@ -11,9 +12,15 @@ pub mod process;
 pub mod ring;
 
 #[cfg(target_os = "none")]
+mod callers;
+#[cfg(target_os = "none")]
+mod cause;
+#[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpus;
+#[cfg(target_os = "none")]
+mod describers;
 #[cfg(target_os = "none")]
 mod dma;
 #[cfg(target_os = "none")]
@@ -60,6 +67,8 @@ pub mod prompt;
 mod reference;
 #[cfg(target_os = "none")]
 pub mod report;
+#[cfg(target_os = "none")]
+mod report_json;
 #[cfg(target_os = "none")]
 mod reserved;
 #[cfg(target_os = "none")]

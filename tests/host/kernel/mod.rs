@@ -1,6 +1,7 @@
 //! The parts of the reference kernel that need no machine.
 
 mod elf;
+mod json;
 mod kallsyms;
 mod line;
 mod log_level;
