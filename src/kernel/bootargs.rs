@@ -20,13 +20,15 @@ pub enum Kind {
     Place,
     /// See [`parse_switch`].
     Switch,
+    /// The form of reports: `text`, or `json` for a line of JSON behind each.
+    Form,
     /// No value.
     Flag,
 }
 
 /// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
 /// `log=`, `loglevel=`) are refused, where they have to be, by who reads them. `mem=` with a wrong value ends booting.
-pub const ARGUMENTS: [(&str, Kind); 22] = [
+pub const ARGUMENTS: [(&str, Kind); 23] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),
     ("dma_zone", Kind::Size),
@@ -45,6 +47,7 @@ pub const ARGUMENTS: [(&str, Kind); 22] = [
     ("page_poison", Kind::Switch),
     ("debug_pagealloc", Kind::Switch),
     ("panic_on_warn", Kind::Switch),
+    ("report", Kind::Form),
     ("ktest.resume", Kind::Flag),
     ("nosmp", Kind::Flag),
     ("quarry.batch", Kind::Flag),
@@ -85,6 +88,7 @@ impl Kind {
             Self::Number => "a number",
             Self::Place => "SIZE, SIZE@START or SIZE@START-END",
             Self::Switch => "on or off",
+            Self::Form => "text or json",
             Self::Flag => "nothing",
         }
     }
@@ -95,6 +99,7 @@ impl Kind {
             Self::Number => parse_number(value).is_some(),
             Self::Place => parse_place(value).is_some(),
             Self::Switch => parse_switch(value).is_some(),
+            Self::Form => matches!(value, "text" | "json"),
             Self::Flag => false,
         }
     }
@@ -191,6 +196,12 @@ impl<'a> BootArgs<'a> {
     #[must_use]
     pub fn switch(self, name: &str) -> bool {
         self.values(name).filter_map(parse_switch).last().unwrap_or(false)
+    }
+
+    /// Whether the last `name=text` or `name=json` says JSON; without one, text.
+    #[must_use]
+    pub fn json(self, name: &str) -> bool {
+        self.values(name).filter(|value| Kind::Form.accepts(value)).last() == Some("json")
     }
 
     /// Parts of the line that are ignored.

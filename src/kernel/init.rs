@@ -6,8 +6,8 @@ pub use super::machine::{Machine, machine};
 use super::owner_map::OwnerMapError;
 use super::{
     console, cpus, dma, errata, exceptions, fault_injection, heap, input, interrupts, io, iomem, ktest, log,
-    machine_account, pages, ports, power, pressure, process, prompt, report, resume, serial, slabs, tags, vmalloc,
-    whereabouts, workarounds, wx_check,
+    machine_account, pages, ports, power, pressure, process, prompt, report, report_json, resume, serial, slabs, tags,
+    vmalloc, whereabouts, workarounds, wx_check,
 };
 use crate::addr::{Bytes, CpuId, PAGE_SIZE};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -138,6 +138,7 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
         resume::set_watchdog(watchdog);
     }
     log::apply(args);
+    report_json::init(args);
     info!("Quarry {} on {}", env!("CARGO_PKG_VERSION"), tree.model().unwrap_or("a machine without a model name"));
     info!("entered at EL{}, image at {}, device tree at {tree_range}", boot.entry_level, boot.image_range());
     info!("CPU: {cpu}");

@@ -1,11 +1,11 @@
 //! The body of the `log` crate's macros: one line a message on the console, with time, level and module.
 
 use super::bootargs::BootArgs;
-use super::console;
 use super::log_level::LogArguments;
+use super::{console, report_json};
 use crate::driver::timer;
 use core::fmt;
-use log::{LevelFilter, Log, Metadata, Record, info, warn};
+use log::{Level, LevelFilter, Log, Metadata, Record, info, warn};
 
 struct ConsoleLog;
 
@@ -18,6 +18,9 @@ impl Log for ConsoleLog {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
+            if record.level() == Level::Error {
+                report_json::misuse(*record.args());
+            }
             let module = record.target();
             let module = module.strip_prefix("quarry::").unwrap_or(module);
             console::print(format_args!("[{}] {:<5} {module}: {}\n", TimeStamp::now(), record.level(), record.args()));

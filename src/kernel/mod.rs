@@ -5,6 +5,7 @@ pub mod account;
 pub mod address;
 pub mod bootargs;
 pub mod gfp_names;
+pub mod json;
 pub mod kallsyms;
 pub mod line;
 pub mod log_level;
@@ -13,11 +14,17 @@ pub mod process;
 pub mod ring;
 
 #[cfg(target_os = "none")]
+mod callers;
+#[cfg(target_os = "none")]
+mod cause;
+#[cfg(target_os = "none")]
 mod command;
 #[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpus;
+#[cfg(target_os = "none")]
+mod describers;
 #[cfg(target_os = "none")]
 mod dma;
 #[cfg(target_os = "none")]
@@ -66,6 +73,8 @@ mod provoke;
 mod reference;
 #[cfg(target_os = "none")]
 pub mod report;
+#[cfg(target_os = "none")]
+mod report_json;
 #[cfg(target_os = "none")]
 mod reserved;
 #[cfg(target_os = "none")]

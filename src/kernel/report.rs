@@ -2,36 +2,19 @@
 //!
 //! Nothing here allocates, takes a lock or trusts the state that it prints: a report must come out of any state.
 
-use super::console;
+use super::callers::{self, Caller};
+use super::cause::{self, Cause};
+pub use super::describers::{Describe, add_describer};
 use super::symbol::Symbol;
+use super::{console, describers, report_json};
 use crate::addr::{CpuId, VirtAddr};
-use crate::arch::aarch64::backtrace::{Frame, Left};
 use crate::arch::aarch64::cpu;
-use crate::arch::aarch64::esr::{Abort, Access, FaultStatus};
-use crate::arch::aarch64::stack::{self, StackOwner};
 use crate::arch::aarch64::trap::{self, Fatal, TrapFrame};
-use crate::sync::Once;
 use core::fmt;
 use core::panic::PanicInfo;
 
 /// The longest backtrace that is printed.
 const MAX_LINES: usize = 64;
-
-/// Maximum number of describers.
-const MAX_DESCRIBERS: usize = 8;
-
-/// Describes in words a part of the kernel's knowledge about an address, for instance which of its areas it belongs to. Writes
-/// nothing if it knows nothing. Called from reports: it must take no lock that it does not find free.
-pub type Describe = fn(VirtAddr, &mut dyn fmt::Write) -> fmt::Result;
-
-static DESCRIBERS: [Once<Describe, cpu::Relax>; MAX_DESCRIBERS] = [const { Once::new() }; MAX_DESCRIBERS];
-
-/// Adds `describe` to the functions that reports call with the fault address, after the existing ones. Returns whether there
-/// was room. Called while the boot CPU is alone.
-pub fn add_describer(describe: Describe) -> bool {
-    let free = DESCRIBERS.iter().find(|slot| slot.get().is_none());
-    free.map(|slot| slot.call_once(|| describe)).is_some()
-}
 
 macro_rules! line {
     ($($arg:tt)*) => { console::print_urgent(format_args!("{}\n", format_args!($($arg)*))) };
@@ -40,14 +23,11 @@ macro_rules! line {
 /// Prints the report of an exception that ends the kernel.
 pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
     line!("");
-    match why {
-        Fatal::BadStack(_) => print_bad_stack(frame.sp),
-        Fatal::Unhandled(vector) => line!("fault: {vector}"),
-    }
+    line!("{}", Cause(frame, why));
     line!("fault: {}", frame.esr);
     if frame.esr.has_fault_address() {
         line!("fault: at address {}", frame.far);
-        for describe in DESCRIBERS.iter().filter_map(Once::get) {
+        for describe in describers::all() {
             let mut note = Note { begun: false };
             // The note has no errors of its own; an error of `describe` has cut it, which is visible.
             let _ = describe(frame.far, &mut note);
@@ -56,7 +36,7 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
             }
         }
     }
-    if let Some(rule) = frame.esr.abort().and_then(rule) {
+    if let Some(rule) = cause::rule(frame.esr) {
         line!("fault: {rule}");
     }
     line!("on {:?}", cpu::current());
@@ -64,17 +44,7 @@ pub(super) fn print_fault(frame: &TrapFrame, why: Fatal) {
     line!("lr  {}", Symbol::of_return_address(frame.link()));
     print_registers(frame);
     print_backtrace(Some((frame.elr, frame.link())), frame.frame_pointer());
-}
-
-/// The memory rule that an access has broken, if there is one.
-const fn rule(abort: Abort) -> Option<&'static str> {
-    match (abort.status, abort.access) {
-        (FaultStatus::Permission(_), Access::Write) => Some("write to a read-only mapping"),
-        (FaultStatus::Permission(_), Access::Execute) => Some("instruction fetch from non-executable memory (W^X)"),
-        (FaultStatus::TagCheck, _) => Some("access through a pointer whose tag is not the memory's"),
-        (FaultStatus::Alignment, _) => Some("access to device memory at an address that is not a multiple of its size"),
-        _ => None,
-    }
+    report_json::fault(frame, why);
 }
 
 /// Prints the report of a panic; `fp` is the frame pointer of the panic handler.
@@ -86,23 +56,7 @@ pub(super) fn print_panic(info: &PanicInfo<'_>, fp: VirtAddr) {
     }
     line!("on {:?}", cpu::current());
     print_backtrace(None, fp);
-}
-
-fn print_bad_stack(sp: VirtAddr) {
-    // The vectors found no room for the frame below sp: sp itself may still be the last bytes of the stack.
-    let frame = sp.checked_sub(size_of::<TrapFrame>() as u64).unwrap_or_default();
-    if let Some(stack) = stack::overflowed(frame) {
-        match stack.owner {
-            StackOwner::Thread(name) => line!("fault: stack overflow of thread {name}, on its stack {}", stack.range),
-            StackOwner::Cpu(..) => line!("fault: stack overflow on the {stack}"),
-        }
-    } else if !sp.is_aligned(16) {
-        line!("fault: stack pointer {sp} is not a multiple of 16");
-    } else if let Some(stack) = stack::containing(sp) {
-        line!("fault: exception on the {stack}");
-    } else {
-        line!("fault: stack pointer {sp} is in no kernel stack");
-    }
+    report_json::panic(info, fp);
 }
 
 fn print_registers(frame: &TrapFrame) {
@@ -134,22 +88,16 @@ pub(super) fn print_callers() {
 /// was interrupted, if it was, and its link register, which names its caller as long as it has no frame of its own.
 pub(super) fn print_backtrace(interrupted: Option<(VirtAddr, VirtAddr)>, fp: VirtAddr) {
     line!("backtrace:");
-    let pc = interrupted.map(|(pc, _)| Frame { pc, left: Left::Exception });
-    let caller = interrupted.filter(|(pc, _)| Symbol::of_instruction(*pc).is_entry());
-    let caller = caller.map(|(_, link)| Frame { pc: link, left: Left::Call });
-    let mut frames = pc.into_iter().chain(caller).chain(trap::backtrace(fp)).enumerate().peekable();
-    for _ in 0..MAX_LINES {
-        let Some((number, frame)) = frames.next() else { return };
-        let mut more = 0;
-        while frames.next_if(|&(_, next)| next == frame).is_some() {
-            more += 1;
-        }
+    let mut callers = callers::folded(interrupted, fp);
+    for Caller { number, frame, more } in callers.by_ref().take(MAX_LINES) {
         match more {
             0 => line!("  #{number:<3} {}", Symbol::of_frame(frame)),
             _ => line!("  #{number:<3} {}, and {more} times more", Symbol::of_frame(frame)),
         }
     }
-    line!("  and more");
+    if callers.next().is_some() {
+        line!("  and more");
+    }
 }
 
 /// A line that prints its prefix only before its first text, so that it stays empty if there is none.
@@ -193,6 +141,7 @@ impl fmt::Display for Spsr {
 /// Prints the line of a CPU that fails while another one reports.
 pub(super) fn print_second(what: fmt::Arguments<'_>) {
     line!("{:?} fails as well: {what}", cpu::current());
+    report_json::short("second", what);
 }
 
 /// Reports that a CPU goes on while another one reports.
@@ -203,4 +152,5 @@ pub(super) fn print_not_stopped(cpu: CpuId) {
 /// The last words about a fault inside a report: no symbols, no walk.
 pub(super) fn print_nested(what: fmt::Arguments<'_>) {
     line!("\nfault inside a fault report on {:?}: {what}; stopping", cpu::current());
+    report_json::short("nested", what);
 }

@@ -43,7 +43,29 @@ impl Symbol {
     }
 }
 
+/// The function around an address.
+pub(super) struct Place<N> {
+    /// Its name.
+    pub(super) name: N,
+    /// Bytes from its start to the address.
+    pub(super) offset: u64,
+    /// Its size in bytes.
+    pub(super) size: u64,
+}
+
 impl Symbol {
+    /// The address itself.
+    pub(super) const fn address(self) -> VirtAddr {
+        self.pc
+    }
+
+    /// The function, if one is known.
+    pub(super) fn place(self) -> Option<Place<impl fmt::Display>> {
+        let before = self.pc.get().wrapping_sub(self.lookup.get());
+        let found = self.find()?;
+        Some(Place { name: found.name, offset: u64::from(found.offset) + before, size: found.size.into() })
+    }
+
     fn find(self) -> Option<super::kallsyms::Found<'static>> {
         self.lookup.offset_from(boot::image_start()).and_then(|offset| SymbolTable::new(table())?.lookup(offset))
     }
@@ -57,9 +79,8 @@ impl Symbol {
 impl fmt::Display for Symbol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#018x}", self.pc)?;
-        let before = self.pc.get().wrapping_sub(self.lookup.get());
-        match self.find() {
-            Some(found) => write!(f, " {}+{:#x}/{:#x}", found.name, u64::from(found.offset) + before, found.size),
+        match self.place() {
+            Some(Place { name, offset, size }) => write!(f, " {name}+{offset:#x}/{size:#x}"),
             None => Ok(()),
         }
     }

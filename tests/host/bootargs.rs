@@ -115,6 +115,7 @@ fn every_value_that_is_no_value_gets_a_line() {
             Kind::Number => ("=0x10", "=1M"),
             Kind::Place => ("=1M@2G-3G", "=1M@"),
             Kind::Switch => ("=off", "=maybe"),
+            Kind::Form => ("=json", "=JSON"),
             Kind::Flag => ("", "=1"),
         };
         assert_eq!(complaints(&format!("a {name}{good} b=c")), [""; 0]);
@@ -141,6 +142,9 @@ fn every_value_that_is_no_value_gets_a_line() {
         (true, Some(1 << 20), Some(2))
     );
     assert!(!BootArgs::new("kasan=on kasan=0").switch("kasan"));
+    for (line, json) in [("", false), ("report=json report=xml", true), ("report=json report=text", false)] {
+        assert_eq!(BootArgs::new(line).json("report"), json, "{line}");
+    }
 }
 
 /// Every argument that the kernel asks for by kind is in the table, and of that kind.
@@ -157,6 +161,7 @@ fn the_table_of_arguments_has_all_that_are_asked_for() {
             ("number", Kind::Number),
             ("place", Kind::Place),
             ("switch", Kind::Switch),
+            ("json", Kind::Form),
             ("flag", Kind::Flag),
         ] {
             for (at, found) in text.match_indices(&format!("args.{call}(")) {

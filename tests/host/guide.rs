@@ -205,8 +205,10 @@ fn with_gaps(text: &str) -> String {
 #[test]
 fn the_lines_of_a_fault_report_are_those_that_are_printed() {
     let page = read("docs/fault-reports.md");
-    let sources = ["src/kernel/report.rs", "src/kernel/whereabouts.rs"].map(|path| with_gaps(&read(path))).join("\n");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let sources =
+        ["report", "cause", "whereabouts"].map(|file| with_gaps(&read(&format!("src/kernel/{file}.rs")))).join("\n");
+    let (people, tools) = page.split_once("## Reports for tools").unwrap();
+    let rows = people.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     // `fault: …` with nothing else is explained in words.
     let shown: Vec<&str> = rows.filter(|text| *text != "fault: …" && !text.starts_with('x')).collect();
     assert!(shown.len() > 15, "{}", shown.len());
@@ -214,6 +216,17 @@ fn the_lines_of_a_fault_report_are_those_that_are_printed() {
         assert!(sources.contains(text), "no report prints {text:?}");
     }
     assert_eq!(with_gaps("a {x:?} b {} c"), "a … b … c");
+    // The members of a line of JSON: those of the page are those of the code, in both directions.
+    let json = read("src/kernel/report_json.rs");
+    let cells = tools.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let explained: BTreeSet<&str> = cells.flat_map(|cell| cell.trim_matches('`').split("`, `")).collect();
+    let calls =
+        ["text(\"", "number(\"", "object(\"", "array(\""].map(|call| json.split(call).skip(1)).into_iter().flatten();
+    let written: BTreeSet<&str> = calls.filter_map(|rest| rest.split('"').next()).collect();
+    // Those of a symbol and a caller are in the row of their object.
+    let inside = ["at", "function", "offset", "size", "times"];
+    assert!(inside.iter().all(|name| tools.contains(&format!("`{name}`")) && written.contains(name)));
+    assert_eq!(explained, &written - &inside.into(), "docs/fault-reports.md and src/kernel/report_json.rs");
 }
 
 /// The table between the marks of the benchmarks.

@@ -327,3 +327,77 @@ fn a_translation_fault_that_the_tables_do_not_justify_is_no_fault() {
         assert!(!spurious::is_spurious(&fault_frame(0x25, status, mapped).exception()), "of another kind: {status:#x}");
     }
 }
+
+// With `report=json` the runner parses each line of JSON, and wants the members of its kind (`tools/run/fault_json.rs`).
+ktest!(
+    a_fault_is_a_line_of_json_too,
+    machine = "append=report=json",
+    report = "fault: write to a read-only mapping",
+    report = "backtrace:",
+    report = "{\"report\":\"fault\",\"cpu\":0,\"microseconds\":",
+    report = ",\"cause\":\"synchronous exception from EL1\",\"syndrome\":\"data abort, write: permission fault, level 3\",\"address\":\"0xffff",
+    report =
+        "\",\"about\":[\"in the kernel's rodata\"],\"rule\":\"write to a read-only mapping\",\"pc\":{\"at\":\"0xffff",
+    report = "\"function\":\"",
+    report = "],\"backtrace\":[{\"at\":\"0xffff",
+    exit = 1
+);
+fn a_fault_is_a_line_of_json_too() {
+    store(VirtAddr::of(&raw const INSTRUCTION));
+}
+
+ktest!(
+    an_overflow_is_a_line_of_json_with_its_recursion,
+    machine = "append=report=json",
+    report = "\"cause\":\"stack overflow on the kernel stack of CPU 0 [0xffff",
+    report = "\"function\":\"kernel::faults::recurse\"",
+    report = ",\"times\":9",
+    exit = 1
+);
+fn an_overflow_is_a_line_of_json_with_its_recursion() {
+    black_box(recurse(0));
+}
+
+ktest!(
+    a_panic_is_a_line_of_json_with_its_quotes,
+    machine = "append=report=json",
+    report = "panic at tests/kernel/faults.rs:",
+    report = "{\"report\":\"panic\",\"cpu\":0,",
+    report = "\"message\":\"said \\\"no\\\"\\u0009and \\\\ on two\\nlines\",\"place\":\"tests/kernel/faults.rs:",
+    exit = 1
+);
+fn a_panic_is_a_line_of_json_with_its_quotes() {
+    panic!("said {:?}\tand \\ on two\nlines", "no");
+}
+
+ktest!(
+    a_fault_inside_a_report_is_a_line_of_json,
+    machine = "append=report=json",
+    report = "fault inside a fault report on CPU 0",
+    report = "\n{\"report\":\"nested\",\"cpu\":0,",
+    exit = 1
+);
+fn a_fault_inside_a_report_is_a_line_of_json() {
+    report::add_describer(|_, _| {
+        store(VirtAddr::new(0x18));
+        Ok(())
+    });
+    store(VirtAddr::new(0x10));
+}
+
+ktest!(
+    misuse_is_a_line_of_json_with_its_callers,
+    machine = "append=report=json",
+    report = "{\"report\":\"misuse\",\"cpu\":0,",
+    report = "\"message\":\"kmalloc-128: double free of 0xffff",
+    report = "misuse_is_a_line_of_json_with_its_callers\"",
+    report = "BUG kmalloc-128: double free of 0xffff",
+    exit = 0
+);
+fn misuse_is_a_line_of_json_with_its_callers() {
+    let object = quarry::global::kmalloc(100, quarry::gfp::Gfp::KERNEL).expect("memory");
+    // SAFETY: the first frees the object; the second is refused, which is what is tested.
+    unsafe { quarry::global::kfree(object) };
+    // SAFETY: see above: nobody has taken the object since.
+    unsafe { quarry::global::kfree(object) };
+}

@@ -23,6 +23,7 @@ mod cache_model;
 mod console;
 mod cpu_time;
 mod elf;
+mod fault_json;
 mod kallsyms;
 mod libtest;
 mod machine;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::boot;
 use crate::console::{Event, Running};
+use crate::fault_json;
 use crate::progress::{End, Progress, Step, Verdict};
 use crate::qemu::{self, Console, Program};
 use crate::registry::Test;
@@ -77,6 +78,7 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
                     (None, _) if test.machine.silent && !machine.text.is_empty() => {
                         Err("the console is not silent".to_owned())
                     }
+                    (None, _) if test.machine.append.contains("report=json") => fault_json::check(&machine.text),
                     (None, _) => Ok(()),
                 };
             }

@@ -3,6 +3,7 @@
 mod address;
 mod elf;
 mod gfp_names;
+mod json;
 mod kallsyms;
 mod line;
 mod log_level;
