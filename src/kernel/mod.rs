@@ -7,6 +7,7 @@ pub mod kallsyms;
 pub mod line;
 pub mod log_level;
 pub mod owner_map;
+pub mod picture;
 pub mod process;
 pub mod ring;
 

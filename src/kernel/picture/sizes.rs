@@ -1,0 +1,14 @@
+//! Amounts that add up: never rounded.
+#![forbid(unsafe_code)]
+
+use core::fmt;
+
+/// A number of bytes in KiB, or in bytes where it is no whole number of KiB. Columns of it add up to the sum below them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exact(pub u64);
+
+impl fmt::Display for Exact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(1 << 10) { write!(f, "{} KiB", self.0 >> 10) } else { write!(f, "{} bytes", self.0) }
+    }
+}
