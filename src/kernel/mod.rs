@@ -12,6 +12,8 @@ pub mod process;
 pub mod ring;
 
 #[cfg(target_os = "none")]
+mod command;
+#[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpus;

@@ -1,0 +1,26 @@
+//! A command of the prompt: a row of a family's table. `prompt/table.rs` lists the families.
+#![forbid(unsafe_code)]
+
+use super::machine::Machine;
+
+/// Offers every word that may stand where the cursor is. The text is that of the arguments before that word.
+pub(super) type Words = fn(before: &str, offer: &mut dyn FnMut(&str));
+
+/// A command.
+pub(super) struct Command {
+    pub(super) name: &'static str,
+    /// Its arguments, as `help` shows them: capitals for a value, brackets for words that may be left out.
+    pub(super) arguments: &'static str,
+    /// Its effect, in a line.
+    pub(super) help: &'static str,
+    /// A line that does something useful on every machine.
+    pub(super) example: &'static str,
+    /// Words that complete its arguments.
+    #[expect(dead_code, reason = "the line editor asks for them, which does not complete yet")]
+    pub(super) words: Words,
+    /// Runs it with the text behind its name.
+    pub(super) run: fn(&Machine, &str),
+}
+
+/// For a command whose arguments nothing completes.
+pub(super) fn no_words(_: &str, _: &mut dyn FnMut(&str)) {}
