@@ -48,6 +48,8 @@ pub mod machine;
 #[cfg(target_os = "none")]
 pub mod machine_account;
 #[cfg(target_os = "none")]
+mod map;
+#[cfg(target_os = "none")]
 mod pages;
 #[cfg(target_os = "none")]
 pub mod panic;
@@ -68,6 +70,8 @@ mod reserved;
 #[cfg(target_os = "none")]
 mod resume;
 #[cfg(target_os = "none")]
+mod screen;
+#[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]
 mod slabs;
@@ -79,6 +83,10 @@ mod symbol;
 pub mod tags;
 #[cfg(target_os = "none")]
 pub mod tick;
+#[cfg(target_os = "none")]
+mod top;
+#[cfg(target_os = "none")]
+mod tour;
 #[cfg(target_os = "none")]
 mod vmalloc;
 #[cfg(target_os = "none")]

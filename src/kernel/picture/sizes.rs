@@ -9,6 +9,11 @@ pub struct Exact(pub u64);
 
 impl fmt::Display for Exact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_multiple_of(1 << 10) { write!(f, "{} KiB", self.0 >> 10) } else { write!(f, "{} bytes", self.0) }
+        let (amount, unit) = if self.0.is_multiple_of(1 << 10) { (self.0 >> 10, "KiB") } else { (self.0, "bytes") };
+        // A width is that of number and unit together.
+        match f.width() {
+            Some(width) => write!(f, "{amount:>number$} {unit}", number = width.saturating_sub(unit.len() + 1)),
+            None => write!(f, "{amount} {unit}"),
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::{counts, devices, failing, machine, memory, processes};
 use crate::kernel::command::Command;
+use crate::kernel::{map, top};
 use crate::kprintln;
 
 /// Every family, in the order in which `help` lists them.
@@ -10,6 +11,8 @@ const FAMILIES: &[&[Command]] = &[
     &[HELP],
     memory::COMMANDS,
     counts::COMMANDS,
+    map::COMMANDS,
+    top::COMMANDS,
     devices::COMMANDS,
     failing::COMMANDS,
     processes::COMMANDS,
