@@ -7,7 +7,7 @@ use super::owner_map::OwnerMapError;
 use super::{
     console, cpus, dma, errata, exceptions, fault_injection, heap, input, interrupts, io, iomem, ktest, log,
     machine_account, pages, ports, power, pressure, process, prompt, report, report_json, resume, serial, slabs, tags,
-    vmalloc, whereabouts, workarounds, wx_check,
+    tour, vmalloc, whereabouts, workarounds, wx_check,
 };
 use crate::addr::{Bytes, CpuId, PAGE_SIZE};
 use crate::arch::aarch64::boot::{self, BootInfo};
@@ -107,6 +107,9 @@ fn go(machine: &Machine) -> ! {
     }
     if let Some(list) = args.value("ktest") {
         ktest::run_list(list);
+    }
+    if args.flag("quarry.tour") {
+        power::leave(if tour::run(machine) { power::SUCCESS } else { power::FAILURE });
     }
     if args.flag("quarry.batch") {
         power::leave(power::SUCCESS);

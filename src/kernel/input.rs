@@ -1,9 +1,11 @@
 //! Typed input: from the receive interrupts of the console's ports to the reader, which sleeps meanwhile.
 
+use super::interrupts::InterruptError;
 use super::ring::Ring;
-use super::{console, interrupts, process};
+use super::{console, interrupts, process, tick};
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::gic::{IntId, Trigger};
+use crate::driver::timer;
 use crate::driver::uart::{Received, Uart};
 use crate::fdt::Node;
 use crate::global;
@@ -96,33 +98,88 @@ fn on_input(_: IntId) {
 /// alone.
 pub(super) fn read() -> u8 {
     loop {
-        if POLLED.load(Ordering::Relaxed) {
-            let _masked = irq::local_irq_save();
-            collect();
-        }
-        if let Some(byte) = RING.pop() {
-            if byte == CANCEL {
-                let _masked = irq::local_irq_save();
-                // None is left in an empty ring, even if one was lost on its way there.
-                let left = if RING.is_empty() { 0 } else { CANCELS.load(Ordering::Relaxed).saturating_sub(1) };
-                CANCELS.store(left, Ordering::Relaxed);
-            }
+        if let Some(byte) = take() {
             return byte;
         }
         if global::idle() || process::run_here() {
             continue;
         }
-        if POLLED.load(Ordering::Relaxed) {
-            cpu::relax();
+        sleep();
+    }
+}
+
+/// As [`read`], until the counter has passed `deadline`: `None` then.
+pub(super) fn read_before(deadline: u64) -> Option<u8> {
+    // Whether the tick is ours, which ends the sleep.
+    let mut ticks = false;
+    let byte = loop {
+        if let Some(byte) = take() {
+            break Some(byte);
+        }
+        let Some(left) = deadline.checked_sub(timer::ticks()).filter(|left| *left != 0) else { break None };
+        if global::idle() {
             continue;
         }
-        irq::local_irq_disable();
-        // An interrupt from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
-        if RING.is_empty() {
-            global::asleep(cpu::wait_for_interrupt);
+        if process::run_here() {
+            // Processes have a tick of their own, and stop the tick when they have ended.
+            ticks = false;
+            continue;
         }
-        irq::local_irq_enable();
+        if !ticks {
+            match tick::start(left, || {}) {
+                Ok(()) => ticks = true,
+                Err(InterruptError::Taken(_)) => {}
+                Err(_) => {
+                    cpu::relax();
+                    continue;
+                }
+            }
+        }
+        sleep();
+    };
+    if ticks {
+        // It was started above.
+        let _ = tick::stop();
     }
+    byte
+}
+
+/// The byte that waits the longest.
+fn take() -> Option<u8> {
+    if POLLED.load(Ordering::Relaxed) {
+        let _masked = irq::local_irq_save();
+        collect();
+    }
+    let byte = RING.pop()?;
+    if byte == CANCEL {
+        let _masked = irq::local_irq_save();
+        // None is left in an empty ring, even if one was lost on its way there.
+        let left = if RING.is_empty() { 0 } else { CANCELS.load(Ordering::Relaxed).saturating_sub(1) };
+        CANCELS.store(left, Ordering::Relaxed);
+    }
+    Some(byte)
+}
+
+/// Sleeps until an interrupt comes, or not at all where input is polled.
+fn sleep() {
+    if POLLED.load(Ordering::Relaxed) {
+        return cpu::relax();
+    }
+    irq::local_irq_disable();
+    // An interrupt from here on is pending, and ends the sleep although it is masked (Arm ARM D1.6.2, WFI).
+    if RING.is_empty() {
+        global::asleep(cpu::wait_for_interrupt);
+    }
+    irq::local_irq_enable();
+}
+
+/// Whether something was typed that nobody has read. Boot CPU.
+pub(super) fn is_waiting() -> bool {
+    if POLLED.load(Ordering::Relaxed) {
+        let _masked = irq::local_irq_save();
+        collect();
+    }
+    !RING.is_empty()
 }
 
 /// Whether Ctrl-C is among the bytes that wait to be read. Boot CPU.

@@ -20,14 +20,15 @@ const RUNS_MORE: usize = 16;
 ///
 /// [`AccountError`]: RAM does not add up, and where.
 pub fn account(machine: &Machine) -> Result<Account, AccountError> {
-    let map = map_of(machine)?;
+    let map = owners(machine)?;
     let census = global::page_allocator().census()?;
     let account = Account { map, census };
     account.check()?;
     Ok(account)
 }
 
-fn map_of(machine: &Machine) -> Result<OwnerMap, AccountError> {
+/// The owner of each byte of RAM, as [`account`] finds them, without the count of blocks that checks it.
+pub(super) fn owners(machine: &Machine) -> Result<OwnerMap, AccountError> {
     let mut map = OwnerMap::new(machine.tree.memory().flatten())?;
     for bank in &machine.boot_memory.ram {
         map.paint(*bank, Owner::Unclaimed)?;

@@ -10,6 +10,7 @@ pub mod kallsyms;
 pub mod line;
 pub mod log_level;
 pub mod owner_map;
+pub mod picture;
 pub mod process;
 pub mod ring;
 
@@ -56,6 +57,8 @@ pub mod machine;
 #[cfg(target_os = "none")]
 pub mod machine_account;
 #[cfg(target_os = "none")]
+mod map;
+#[cfg(target_os = "none")]
 mod pages;
 #[cfg(target_os = "none")]
 pub mod panic;
@@ -80,6 +83,8 @@ mod reserved;
 #[cfg(target_os = "none")]
 mod resume;
 #[cfg(target_os = "none")]
+mod screen;
+#[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]
 mod slabs;
@@ -91,6 +96,10 @@ mod symbol;
 pub mod tags;
 #[cfg(target_os = "none")]
 pub mod tick;
+#[cfg(target_os = "none")]
+mod top;
+#[cfg(target_os = "none")]
+mod tour;
 #[cfg(target_os = "none")]
 mod vmalloc;
 #[cfg(target_os = "none")]

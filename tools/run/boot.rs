@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use crate::console::{Event, Running};
@@ -13,14 +13,17 @@ use crate::qemu::{self, Console, Program};
 /// How long a boot with nobody there may take.
 const UNATTENDED: Duration = Duration::from_secs(60);
 
+/// Argument that lets the kernel show each of its subsystems, and leave then.
+const TOUR: &str = "quarry.tour";
+
 /// Argument that tells the kernel that nobody is there: it leaves when it has booted.
 pub(crate) const BATCH: &str = "quarry.batch";
 
 /// Default machine, for a person who names none.
 pub(crate) const MACHINE: &str = "mem=1G smp=4";
 
-/// Boots `elf` on the machine `spec`. At a terminal, a person talks to it; otherwise the kernel is told to leave by
-/// itself. Returns the machine's status.
+/// Boots `elf` on the machine `spec`. At a terminal, a person talks to it; otherwise the kernel shows its subsystems and
+/// leaves by itself. Returns the machine's status.
 pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
     let kernel = Kernel::read(elf)?;
     let program = Program { kernel: &kernel };
@@ -37,7 +40,7 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
             status.map_err(|e| format!("{}: {e}", machine.command.get_program().to_string_lossy()))?.code(),
         ));
     }
-    let mut machine = Running::start(qemu::machine(spec, &program, BATCH, Console::Script)?)?;
+    let mut machine = Running::start(qemu::machine(spec, &program, TOUR, Console::Script)?)?;
     let deadline = machine.deadline(UNATTENDED);
     let mut shown = 0;
     loop {
@@ -60,11 +63,22 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
     }
 }
 
-/// The boot argument that tells the kernel of the person's terminal.
+/// The boot arguments that tell the kernel of the person's terminal: its name, whether colours are not wanted
+/// (<https://no-color.org>), and its lines.
 fn terminal() -> String {
     let name = std::env::var("TERM").unwrap_or_default();
     let is_plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-+._".contains(letter));
-    if name.is_empty() || !is_plain { String::new() } else { format!("term={name}") }
+    let mut words = if name.is_empty() || !is_plain { String::new() } else { format!("term={name}") };
+    if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+        words.push_str(" no_color");
+    }
+    // It prints the lines and the columns of the terminal that is its input.
+    let size = Command::new("stty").arg("size").stdin(Stdio::inherit()).output();
+    let size = size.ok().and_then(|size| String::from_utf8(size.stdout).ok()).unwrap_or_default();
+    if let Some(lines) = size.split_whitespace().next().and_then(|lines| lines.parse::<u32>().ok()) {
+        words.push_str(&format!(" lines={lines}"));
+    }
+    words
 }
 
 fn code(code: Option<i32>) -> ExitCode {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::cpu_time::cpu_time;
 
-/// The kernel's prompt.
-const PROMPT: &str = "quarry> ";
+/// The kernel's prompt, and what else it shows when it waits for a key.
+const PROMPTS: &[&str] = &["quarry> ", "-- more --", "a key ends it "];
 /// The piece that types nothing and asks whether the machine sleeps.
 const IDLE: &str = "{idle}";
 /// How long the machine is watched for that, and how much of a host's CPU it may use meanwhile.
@@ -18,8 +18,8 @@ const BUSY: Duration = Duration::from_millis(200);
 /// Pieces of text, typed one after the other.
 #[derive(Debug)]
 pub(crate) struct Typing {
-    /// Each piece is typed when the console ends with this.
-    pub(crate) prompt: &'static str,
+    /// Each piece is typed when the console ends with one of these.
+    pub(crate) prompts: &'static [&'static str],
     /// A key that is pressed once, where the console shows this and then a number: a boot loader's countdown.
     pub(crate) countdown: Option<&'static str>,
     pub(crate) pieces: Vec<Vec<u8>>,
@@ -28,18 +28,18 @@ pub(crate) struct Typing {
 impl Typing {
     /// At the kernel's own prompt.
     pub(crate) fn at_the_prompt(pieces: Vec<Vec<u8>>) -> Self {
-        Self { prompt: PROMPT, countdown: None, pieces }
+        Self { prompts: PROMPTS, countdown: None, pieces }
     }
 
     /// Types the next piece if the console asks for it. `process` is the machine's.
     pub(crate) fn answer(&mut self, console: &str, process: u32, to: &mut ChildStdin) -> Result<(), String> {
         loop {
-            let asked = console.ends_with(self.prompt) && !self.pieces.is_empty();
+            let asked = self.prompts.iter().any(|prompt| console.ends_with(prompt)) && !self.pieces.is_empty();
             let piece = if asked {
                 self.pieces.remove(0)
             } else if let Some(text) = self.countdown
                 && console.contains(text)
-                && !console.contains(self.prompt)
+                && !self.prompts.iter().any(|prompt| console.contains(prompt))
                 && console.trim_end().ends_with(char::is_numeric)
             {
                 b"\n".to_vec()

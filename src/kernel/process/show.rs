@@ -5,9 +5,14 @@ use super::table::ProcessState;
 use super::{Pid, processes, spaces};
 use crate::addr::PAGE_SHIFT;
 use crate::global::AddressSpace;
+use crate::kernel::picture::{Bar, Exact, Largest, Style};
+use crate::kernel::top;
 use crate::kprint;
 use crate::kprintln;
 use core::fmt;
+
+/// Address spaces that `top` shows.
+const SPACES: usize = 5;
 
 /// The areas of a space, a line each, in the format of Linux's `/proc/PID/maps`. Printed with no lock held.
 pub(super) struct Maps<'s>(pub(super) &'s AddressSpace);
@@ -58,4 +63,25 @@ pub(crate) fn ps() {
 pub(crate) fn maps(pid: Pid) -> bool {
     let place = processes().find(pid);
     place.and_then(|place| spaces::with(place, |space| kprint!("{}", Maps(space)))).is_some()
+}
+
+/// Prints the address spaces of processes with the most memory, tables included.
+pub(crate) fn spaces_by_memory(style: Style, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut rows: Largest<_, SPACES> = Largest::default();
+    let found: [Option<_>; super::MAX_PROCESSES] = {
+        let table = processes();
+        let mut all = table.all().map(|(place, process)| (place, process.pid, process.name));
+        core::array::from_fn(|_| all.next())
+    };
+    for (place, pid, name) in found.into_iter().flatten() {
+        if let Some(usage) = spaces::with(place, |space| space.usage()) {
+            rows.add(usage.total(), (pid, name));
+        }
+    }
+    top::heading(f, "ADDRESS SPACES", rows.count(), rows.sum(), "PROCESS")?;
+    for (bytes, (pid, name)) in rows.iter() {
+        let bar = Bar { part: bytes, whole: rows.sum(), width: 20, style };
+        writeln!(f, "{:20} {:>14} {bar} {pid} {name}", "", Exact(bytes))?;
+    }
+    Ok(())
 }

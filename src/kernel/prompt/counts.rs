@@ -3,8 +3,8 @@
 
 use crate::global;
 use crate::kernel::command::{Command, no_words};
-use crate::kernel::machine_account;
-use crate::{kprint, kprintln};
+use crate::kernel::{machine_account, screen};
+use crate::kprintln;
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -14,7 +14,7 @@ pub(super) const COMMANDS: &[Command] = &[
         example: "memmap",
         words: no_words,
         run: |machine, _| match machine_account::account(machine) {
-            Ok(account) => kprintln!("{account}"),
+            Ok(account) => screen::page(machine, &format_args!("{account}\n")),
             Err(error) => kprintln!("memory does not add up: {error}"),
         },
     },
@@ -24,7 +24,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "RAM and devices by physical address",
         example: "iomem",
         words: no_words,
-        run: |_, _| kprint!("{}", global::iomem_resource().iomem()),
+        run: |machine, _| screen::page(machine, &global::iomem_resource().iomem()),
     },
     Command {
         name: "memblock",
@@ -40,7 +40,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "free blocks by order",
         example: "buddyinfo",
         words: no_words,
-        run: |_, _| kprint!("{}", global::page_allocator().buddyinfo()),
+        run: |machine, _| screen::page(machine, &global::page_allocator().buddyinfo()),
     },
     Command {
         name: "zoneinfo",
@@ -48,7 +48,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "all about every zone; counts in pages of 4 KiB",
         example: "zoneinfo",
         words: no_words,
-        run: |_, _| kprint!("{}", global::page_allocator().zoneinfo()),
+        run: |machine, _| screen::page(machine, &global::page_allocator().zoneinfo()),
     },
     Command {
         name: "meminfo",
@@ -56,7 +56,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "memory in use and free",
         example: "meminfo",
         words: no_words,
-        run: |_, _| kprint!("{}", global::page_allocator().meminfo()),
+        run: |machine, _| screen::page(machine, &global::page_allocator().meminfo()),
     },
     Command {
         name: "pagetypeinfo",
@@ -64,7 +64,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "free blocks by migrate type and order",
         example: "pagetypeinfo",
         words: no_words,
-        run: |_, _| kprint!("{}", global::page_allocator().pagetypeinfo()),
+        run: |machine, _| screen::page(machine, &global::page_allocator().pagetypeinfo()),
     },
     Command {
         name: "slabinfo",
@@ -77,8 +77,8 @@ pub(super) const COMMANDS: &[Command] = &[
                 let _ = global::slab_allocator().for_each(|cache| offer(cache.name()));
             }
         },
-        run: |_, name| match name {
-            "" => kprint!("{}", global::slab_allocator().slabinfo()),
+        run: |machine, name| match name {
+            "" => screen::page(machine, &global::slab_allocator().slabinfo()),
             name => cache(name),
         },
     },
@@ -88,7 +88,9 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the areas of vmalloc with their requesters; sizes in bytes",
         example: "vmallocinfo",
         words: no_words,
-        run: |_, _| kprint!("{}{}", global::execmem_space().info(), global::vmap_space().info()),
+        run: |machine, _| {
+            screen::page(machine, &format_args!("{}{}", global::execmem_space().info(), global::vmap_space().info()));
+        },
     },
 ];
 

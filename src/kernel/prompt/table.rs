@@ -3,6 +3,7 @@
 
 use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, poke, processes, stress};
 use crate::kernel::command::Command;
+use crate::kernel::{map, top};
 use crate::kprintln;
 
 /// Every family, in the order in which `help` lists them.
@@ -13,6 +14,8 @@ const FAMILIES: &[&[Command]] = &[
     allocations::COMMANDS,
     counts::COMMANDS,
     cpus::COMMANDS,
+    map::COMMANDS,
+    top::COMMANDS,
     devices::COMMANDS,
     failing::COMMANDS,
     misuse::COMMANDS,

@@ -190,7 +190,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Calls `f` for every slab of a cache, with or without free objects. Cost: O(pages).
-    fn for_each_slab(
+    pub(super) fn for_each_slab(
         &self,
         cache: &Cache<H>,
         mut f: impl FnMut(Page, Book) -> Result<(), SlabBroken>,

@@ -75,6 +75,7 @@ pub mod masked;
 mod member;
 mod node;
 mod object;
+mod occupancy;
 mod order;
 mod random;
 mod raw_calls;
@@ -103,6 +104,7 @@ pub use kmalloc::{
 };
 pub use member::CacheObjects;
 pub use node::NodeEvents;
+pub use occupancy::{Objects, Slot};
 pub use registry::{CacheHandle, CacheSpec};
 pub use slabinfo::{CacheInfo, SlabInfo};
 pub use word::SlabWord;

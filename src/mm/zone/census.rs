@@ -227,15 +227,13 @@ impl<H: PageHal> PageAllocator<H> {
     ///
     /// [`ZoneBroken`]: a descriptor makes no sense.
     pub fn for_each_run(&self, mut f: impl FnMut(PhysRange, Stock)) -> Result<(), ZoneBroken> {
-        let map = self.hal().map();
         let mut run: Option<(PhysRange, Stock)> = None;
-        self.walk_blocks(&mut |page, state| {
+        self.for_each_block(|block, state| {
             let stock = match state.kind() {
                 Kind::Reserved => Stock::Reserved,
                 Kind::Hole => Stock::Hole,
                 _ => Stock::Managed,
             };
-            let Some(block) = PhysRange::from_size(map.phys(page), PAGE_SIZE << state.raw_order()) else { return };
             run = match run {
                 Some((before, same)) if same == stock && before.end() == block.start() => {
                     PhysRange::new(before.start(), block.end()).map(|both| (both, stock))
@@ -248,6 +246,22 @@ impl<H: PageHal> PageAllocator<H> {
         })?;
         run.into_iter().for_each(|(range, stock)| f(range, stock));
         Ok(())
+    }
+
+    /// Shows `f` every block that has a descriptor, by ascending address, with its state at the moment at which the walk
+    /// passes. Any context, as [`PageAllocator::census`]: a zone is locked for one section at a time. `f` runs with that lock
+    /// held: it allocates and frees nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ZoneBroken`]: a descriptor makes no sense.
+    pub fn for_each_block(&self, mut f: impl FnMut(PhysRange, PageState)) -> Result<(), ZoneBroken> {
+        let map = self.hal().map();
+        self.walk_blocks(&mut |page, state| {
+            if let Some(block) = PhysRange::from_size(map.phys(page), PAGE_SIZE << state.raw_order()) {
+                f(block, state);
+            }
+        })
     }
 
     /// CPUs beside this one that may be allocating.

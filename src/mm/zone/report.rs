@@ -3,7 +3,7 @@
 
 use super::traffic::Traffic;
 use super::{Mark, PageAllocator, PageHal, Watermarks, ZoneEvents};
-use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SHIFT};
+use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SHIFT, PhysRange};
 use crate::gfp::ZoneType;
 use crate::mm::page::{Kind, MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Page, PageMap, ZoneId};
 use core::fmt;
@@ -102,6 +102,13 @@ impl<H: PageHal> PageAllocator<H> {
     #[must_use]
     pub fn zone(&self, kind: ZoneType) -> Option<ZoneSnapshot> {
         self.zone_ids().map(|id| self.snapshot(id)).find_map(|found| found.filter(|found| found.kind == kind))
+    }
+
+    /// The addresses from a zone's first page to its last, or `None` for a zone without memory. Any context.
+    #[must_use]
+    pub fn zone_span(&self, kind: ZoneType) -> Option<PhysRange> {
+        let zone = self.zone(kind)?;
+        PhysRange::from_size(self.hal().map().phys(Page::new(zone.start)), zone.spanned << PAGE_SHIFT)
     }
 
     /// The free blocks of a zone, or `None` for a zone without memory. Read off the descriptors without a lock, so while

@@ -8,5 +8,6 @@ mod kallsyms;
 mod line;
 mod log_level;
 mod patience;
+mod picture;
 mod ring;
 mod waker;

@@ -1,0 +1,152 @@
+//! The person's screen: whether it shows colours, how many lines it has, pages of long listings, and pictures that are drawn
+//! anew each second.
+#![forbid(unsafe_code)]
+
+use super::input;
+use super::machine::Machine;
+use super::picture::Style;
+use crate::driver::timer;
+use crate::kprint;
+use alloc::string::String;
+use core::fmt::{self, Write};
+
+/// Whether the boot argument `term=` names a terminal that understands control sequences. Without one nobody knows.
+fn knows_escapes(machine: &Machine) -> bool {
+    machine.args.value("term").is_some_and(|name| !["dumb", "unknown"].contains(&name))
+}
+
+/// Way of drawing on this terminal: colours if it has them, unless the boot argument `no_color` or the command says otherwise.
+pub(super) fn style(machine: &Machine, plain: bool) -> Style {
+    let args = machine.args;
+    if plain || args.flag("no_color") || !knows_escapes(machine) { Style::Plain } else { Style::Colour }
+}
+
+/// Lines of the terminal, by the boot argument `lines=`. Without it nobody is known to read along, and nothing is paged.
+fn lines(machine: &Machine) -> Option<usize> {
+    let args = machine.args;
+    args.number("lines").and_then(|lines| usize::try_from(lines).ok()).filter(|lines| *lines > 2)
+}
+
+/// Prints `text`, however long, in pages of the terminal: each waits for a key. Blank shows the next page, Return the next
+/// line, `q` or Ctrl-C ends the listing. Nothing waits if more is typed already: the keys are for the next command.
+///
+/// The text is made first, so that no lock is held while a person reads. Without memory for it, it is printed as it is made.
+pub(super) fn page(machine: &Machine, text: &dyn fmt::Display) {
+    let Some(lines) = lines(machine) else { return kprint!("{text}") };
+    let Some(made) = made(text) else { return kprint!("{text}") };
+    let mut left = lines - 1;
+    for line in made.split_inclusive('\n') {
+        if left == 0 && !input::is_waiting() {
+            kprint!("-- more --");
+            let key = input::read();
+            // Over the question, which no control sequence takes away on a dumb terminal.
+            kprint!("\r          \r");
+            match key {
+                b'q' | 3 => return,
+                b'\r' | b'\n' => left = 1,
+                _ => left = lines - 1,
+            }
+        }
+        kprint!("{line}");
+        left = left.saturating_sub(1);
+    }
+}
+
+/// `text` as a string, or `None` without memory for it. It is measured first and made into memory that is there, as it may take
+/// locks under which nothing may be allocated.
+fn made(text: &dyn fmt::Display) -> Option<String> {
+    let mut length = Length(0);
+    write!(length, "{text}").ok()?;
+    for more in [length.0 / 4, length.0] {
+        let mut made = Room(String::new());
+        made.0.try_reserve(length.0 + more + MORE).ok()?;
+        if write!(made, "{text}").is_ok() {
+            return Some(made.0);
+        }
+    }
+    None
+}
+
+/// Bytes by which a text may grow at least from the time when it is measured.
+const MORE: usize = 1024;
+
+/// A writer that counts bytes.
+struct Length(usize);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
+/// A writer that takes no more memory than it has.
+struct Room(String);
+
+impl Write for Room {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.capacity() - self.0.len() < text.len() {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
+        Ok(())
+    }
+}
+
+/// A picture that is drawn again and again, in its place where the terminal understands that.
+pub(super) struct Live {
+    begun: u64,
+    /// When the next is due.
+    next: u64,
+    in_place: bool,
+}
+
+impl Live {
+    /// Clears the screen.
+    pub(super) fn begin(machine: &Machine) -> Self {
+        let in_place = knows_escapes(machine);
+        if in_place {
+            kprint!("\x1b[2J\x1b[?25l");
+        }
+        let begun = timer::ticks();
+        Self { begun, next: begun, in_place }
+    }
+
+    /// Draws if a second has passed since the last time: the whole picture is made before the first byte is sent.
+    pub(super) fn show_if_due(&mut self, picture: &dyn fmt::Display) {
+        let now = timer::ticks();
+        if now < self.next {
+            return;
+        }
+        self.next = now + timer::frequency();
+        let made = made(picture);
+        let text = made.as_deref().unwrap_or("no memory for the picture\n");
+        if self.in_place {
+            kprint!("\x1b[H");
+            text.lines().for_each(|line| kprint!("{line}\x1b[K\n"));
+            kprint!("\x1b[J");
+        } else {
+            if now != self.begun {
+                kprint!("\n");
+            }
+            text.lines().for_each(|line| kprint!("{line}\n"));
+        }
+        kprint!("second {}; a key ends it ", (now - self.begun) / timer::frequency());
+    }
+
+    /// Draws each second until a key comes, which is for nobody else.
+    pub(super) fn until_a_key(mut self, picture: &dyn fmt::Display) {
+        loop {
+            self.show_if_due(picture);
+            if input::read_before(self.next).is_some() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        kprint!("{}\n", if self.in_place { "\x1b[?25h" } else { "" });
+    }
+}
