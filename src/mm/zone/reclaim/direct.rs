@@ -57,7 +57,7 @@ enum Effort {
     NeverFails,
 }
 
-/// What a request does after an attempt.
+/// The next step of a request after an attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Next {
     /// The allocator looks again.
