@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::irq;
-use quarry::arch::aarch64::step::{Step, Then, step_through};
+use quarry::arch::aarch64::step::{Step, Then, step_through, stop_at};
 use quarry::driver::gic::IntId;
 use quarry::driver::timer;
 use quarry::gfp::Gfp;
@@ -65,8 +65,10 @@ trait Pool {
     fn at_hand() -> usize;
     /// How many are in use.
     fn in_use() -> u64;
-    /// Drains the cached ones.
+    /// Drains the cached ones, where sleeping is allowed.
     fn shrink();
+    /// Drains them anywhere.
+    fn drain();
     /// Tests every invariant.
     fn check();
     /// Whether an operation on so many from a state has some hundred instructions more.
@@ -96,7 +98,8 @@ enum Deed {
     TakeMany,
     /// So many that there is no room.
     GiveMany,
-    Shrink,
+    /// What memory is at hand is drained, as another CPU may ask.
+    Drain,
 }
 
 const DEEDS: [Deed; 10] = [
@@ -109,13 +112,13 @@ const DEEDS: [Deed; 10] = [
     Deed::GiveAndTake,
     Deed::TakeMany,
     Deed::GiveMany,
-    Deed::Shrink,
+    Deed::Drain,
 ];
 
 impl Deed {
     /// Whether it goes beyond the caches: the actions that are tried in the slow paths too.
     const fn moves_much(self) -> bool {
-        matches!(self, Self::TakeMany | Self::GiveMany | Self::Shrink)
+        matches!(self, Self::TakeMany | Self::GiveMany | Self::Drain)
     }
 
     fn run<P: Pool>(self, calls: &Calls) {
@@ -143,7 +146,7 @@ impl Deed {
             }
             Self::TakeMany => take(&mut held, P::MANY),
             Self::GiveMany => give(&mut held, P::MANY),
-            Self::Shrink => P::shrink(),
+            Self::Drain => P::drain(),
         }
     }
 }
@@ -166,11 +169,15 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 static AGAIN: AtomicU64 = AtomicU64::new(0);
 static BY_TIMER: AtomicBool = AtomicBool::new(false);
 static DEED: SpinMutex<Option<fn()>> = SpinMutex::new(None);
+/// Task of [`meet`]: the interrupt comes when its place has been met so many times.
+static PASSES: AtomicU64 = AtomicU64::new(0);
 /// Instructions so far; where the last interrupt came; how many came, and how many of them in a sequence.
 static STEPS: AtomicU64 = AtomicU64::new(0);
 static LAST: AtomicU64 = AtomicU64::new(0);
 static CAME: AtomicU32 = AtomicU32::new(0);
 static IN_SEQUENCE: AtomicU32 = AtomicU32::new(0);
+/// How many times a place of the noted path was not come to.
+static MISSED: AtomicU32 = AtomicU32::new(0);
 
 fn visit(step: &Step) -> Then {
     let steps = STEPS.fetch_add(1, Ordering::Relaxed) + 1;
@@ -181,19 +188,68 @@ fn visit(step: &Step) -> Then {
     if steps < next || !step.interruptible {
         return Then::Step;
     }
-    CAME.fetch_add(1, Ordering::Relaxed);
-    IN_SEQUENCE.fetch_add(u32::from(step.in_sequence), Ordering::Relaxed);
-    LAST.store(steps, Ordering::Relaxed);
-    if BY_TIMER.load(Ordering::Relaxed) {
-        timer::arm(0);
+    if let Then::Run = come(step, steps) {
         return Then::Run;
     }
-    interrupt();
     match AGAIN.swap(0, Ordering::Relaxed) {
         0 => NEXT.store(NEVER, Ordering::Relaxed),
         further => NEXT.store(steps + further, Ordering::Relaxed),
     }
     Then::Restart
+}
+
+/// The visitor of one place.
+fn meet(step: &Step) -> Then {
+    if LAST.load(Ordering::Relaxed) != 0 {
+        return Then::Run;
+    }
+    if !step.interruptible || PASSES.fetch_sub(1, Ordering::Relaxed) != 1 {
+        return Then::Step;
+    }
+    come(step, NEXT.load(Ordering::Relaxed))
+}
+
+/// The visitor that notes the instructions before which an interrupt is taken.
+fn note(step: &Step) -> Then {
+    let steps = STEPS.fetch_add(1, Ordering::Relaxed) + 1;
+    if step.interruptible {
+        let mut path = PATH.lock();
+        let len = path.len;
+        path.places[len] = (steps, step.pc);
+        path.len += 1;
+    }
+    Then::Step
+}
+
+/// The interrupt comes before this instruction, which is the call's `number`-th.
+fn come(step: &Step, number: u64) -> Then {
+    CAME.fetch_add(1, Ordering::Relaxed);
+    IN_SEQUENCE.fetch_add(u32::from(step.in_sequence), Ordering::Relaxed);
+    LAST.store(number, Ordering::Relaxed);
+    if BY_TIMER.load(Ordering::Relaxed) {
+        timer::arm(0);
+        return Then::Run;
+    }
+    interrupt();
+    Then::Restart
+}
+
+/// Instructions of a call before which an interrupt is taken: the number and the place of each.
+struct Path {
+    places: [(u64, VirtAddr); 4096],
+    len: usize,
+}
+
+static PATH: SpinMutex<Path> = SpinMutex::new(Path { places: [(0, VirtAddr::ZERO); 4096], len: 0 });
+
+impl Path {
+    /// The instruction at `index`: its number, its place, and how many times the path has come there then.
+    fn at(&self, index: usize) -> Option<(u64, VirtAddr, u64)> {
+        let places = &self.places[..self.len];
+        let (number, place) = *places.get(index)?;
+        let passes = places[..=index].iter().filter(|(_, other)| *other == place).count();
+        Some((number, place, passes as u64))
+    }
 }
 
 fn interrupt() {
@@ -262,10 +318,22 @@ fn prepare<P: Pool>(calls: &Calls, at_hand: usize) {
     assert_eq!(P::at_hand(), at_hand);
 }
 
-/// One operation, with an interrupt at its instruction number `at`, or the first one after it at which one is taken: where
-/// that was, if it was before the operation had ended.
-fn one_round(calls: &Calls, operation: Operation, arrival: Arrival, at: u64) -> Option<u64> {
-    NEXT.store(at, Ordering::Relaxed);
+/// How a round goes.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Stepped, and noted; no interrupt comes.
+    Noted,
+    /// Stepped up to instruction number `at`, or the first one after it at which an interrupt is taken.
+    Stepped { at: u64 },
+    /// Run up to the place of instruction number `at`, which is come to the `passes`-th time.
+    Run { at: u64, place: VirtAddr, passes: u64 },
+}
+
+/// One operation, with an interrupt: the number of the instruction at which it came, if it did before the operation had ended.
+fn one_round(calls: &Calls, operation: Operation, arrival: Arrival, way: Way) -> Option<u64> {
+    if let Way::Stepped { at } | Way::Run { at, .. } = way {
+        NEXT.store(at, Ordering::Relaxed);
+    }
     AGAIN.store(if let Arrival::Twice(further) = arrival { further } else { 0 }, Ordering::Relaxed);
     BY_TIMER.store(arrival == Arrival::Timer, Ordering::Relaxed);
     STEPS.store(0, Ordering::Relaxed);
@@ -274,16 +342,31 @@ fn one_round(calls: &Calls, operation: Operation, arrival: Arrival, at: u64) -> 
     let items = &mut items[..calls.count];
     match operation {
         Operation::Alloc => {
-            step_through(visit, || (calls.alloc)(items)).expect("every instruction can be stepped over");
+            go(way, || (calls.alloc)(items));
             items.iter().for_each(|item| HELD.lock().push(name(*item)));
         }
         Operation::Free => {
             items.iter_mut().for_each(|item| *item = pointer(HELD.lock().pop()));
-            step_through(visit, || (calls.free)(items)).expect("every instruction can be stepped over");
+            go(way, || (calls.free)(items));
         }
     }
     let last = LAST.load(Ordering::Relaxed);
     (last != 0).then_some(last)
+}
+
+// Compiled once, so that a path is the same whichever way it is gone.
+#[inline(never)]
+fn go(way: Way, mut body: impl FnMut()) {
+    let call: &mut dyn FnMut() = &mut body;
+    let gone = match way {
+        Way::Noted => step_through(note, call),
+        Way::Stepped { .. } => step_through(visit, call),
+        Way::Run { place, passes, .. } => {
+            PASSES.store(passes, Ordering::Relaxed);
+            stop_at(place, meet, call)
+        }
+    };
+    gone.expect("every instruction can be stepped over");
 }
 
 /// The most in one call.
@@ -300,10 +383,28 @@ fn every_instruction<P: Pool>(
     state: usize,
     baseline: u64,
 ) {
-    let mut at = 1;
-    loop {
+    PATH.lock().len = 0;
+    // Stepping to each instruction from the start takes the square of their number, so the path is noted once, and each
+    // place on it run to. It is stepped to where this time's path misses it, and behind the noted path's end.
+    if !matches!(arrival, Arrival::Twice(_)) {
         prepare::<P>(calls, state);
-        let came = one_round(calls, operation, arrival, at);
+        one_round(calls, operation, arrival, Way::Noted);
+    }
+    let mut at = 1;
+    for index in 0.. {
+        prepare::<P>(calls, state);
+        let noted = PATH.lock().at(index);
+        let ran = noted.and_then(|(number, place, passes)| {
+            at = number;
+            one_round(calls, operation, arrival, Way::Run { at, place, passes })
+        });
+        let came = ran.or_else(|| {
+            if noted.is_some() {
+                MISSED.fetch_add(1, Ordering::Relaxed);
+                prepare::<P>(calls, state);
+            }
+            one_round(calls, operation, arrival, Way::Stepped { at })
+        });
         let held = HELD.lock();
         verify_held::<P>(&held);
         let in_use = P::in_use() - baseline;
@@ -312,6 +413,7 @@ fn every_instruction<P: Pool>(
             P::check();
         }
         match came {
+            None if PATH.lock().at(index + 1).is_some() => at += 1,
             None => return,
             Some(came) => at = at.max(came) + 1,
         }
@@ -324,6 +426,7 @@ fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], 
     let baseline = P::in_use();
     IN_SEQUENCE.store(0, Ordering::Relaxed);
     CAME.store(0, Ordering::Relaxed);
+    MISSED.store(0, Ordering::Relaxed);
     for arrival in arrivals {
         for (deed, run) in deeds {
             *DEED.lock() = Some(*run);
@@ -339,7 +442,9 @@ fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], 
         }
     }
     let (came, in_sequence) = (CAME.load(Ordering::Relaxed), IN_SEQUENCE.load(Ordering::Relaxed));
+    let missed = MISSED.load(Ordering::Relaxed);
     log::info!("{came} interrupts, {in_sequence} of them in sequences that restart");
+    log::info!("{missed} places were not on their round's path, and stepped to");
     // The slow path of a masking call may need a magazine, which comes from `kmalloc` by its fast path.
     let as_expected = match calls.restarts {
         Some(true) => in_sequence != 0,
@@ -383,6 +488,11 @@ impl Pool for Own {
 
     fn shrink() {
         cache().shrink();
+    }
+
+    fn drain() {
+        global::slab_allocator().try_shrink_all(u64::MAX).expect("nobody makes a cache");
+        assert_eq!(Self::at_hand(), 0);
     }
 
     fn check() {

@@ -2,7 +2,8 @@
 //! something happen at every instruction of a path. The boot stub has opened the OS lock, which holds debug exceptions back.
 //!
 //! A step is an exception like any other, taken on the stack of the code. The way to step over a pair of exclusive
-//! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step.
+//! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step. Whoever knows the path already has the
+//! visitor called at one place of it: code runs up to a breakpoint a thousand times faster than it is stepped.
 
 use super::exclusive::{self, EXITS};
 use super::frame::TrapFrame;
@@ -42,8 +43,18 @@ pub enum Then {
 /// Told of every instruction before it is executed. Runs as an exception handler does, everything masked.
 pub type Visitor = fn(&Step) -> Then;
 
-/// The CPU that is stepped, and its visitor.
-static VISITOR: OrderedLock<Option<(CpuId, Visitor)>, class::StepVisitor, cpu::Relax> = OrderedLock::new(None);
+#[derive(Clone, Copy)]
+struct Visit {
+    /// The CPU that is stepped.
+    cpu: CpuId,
+    visitor: Visitor,
+    /// The only place at which the visitor is called; without it, every instruction.
+    place: Option<VirtAddr>,
+}
+
+static VISIT: OrderedLock<Option<Visit>, class::StepVisitor, cpu::Relax> = OrderedLock::new(None);
+/// Breakpoints are set. Written by the CPU that is stepped.
+static BROKEN: AtomicBool = AtomicBool::new(false);
 /// A pair of exclusive accesses was met that cannot be stepped over: the code has run on.
 static LOST: AtomicBool = AtomicBool::new(false);
 
@@ -55,41 +66,58 @@ const DEBUG_MASKED: u32 = 1 << 3;
 /// debug exceptions it runs through. One CPU at a time; not from an exception handler. `None` if something in the code
 /// could not be stepped over, so that the visitor has not been called for all.
 pub fn step_through<R>(visitor: Visitor, body: impl FnOnce() -> R) -> Option<R> {
-    set_visitor(Some((cpu::current(), visitor)));
+    visit(Visit { cpu: cpu::current(), visitor, place: None }, body)
+}
+
+/// As [`step_through`], but `visitor` is told of the instruction at `place` alone, each time that `body` comes there.
+pub fn stop_at<R>(place: VirtAddr, visitor: Visitor, body: impl FnOnce() -> R) -> Option<R> {
+    visit(Visit { cpu: cpu::current(), visitor, place: Some(place) }, body)
+}
+
+fn visit<R>(visit: Visit, body: impl FnOnce() -> R) -> Option<R> {
+    set_visit(Some(visit));
     LOST.store(false, Ordering::Relaxed);
-    MDSCR_EL1
-        .modify(MDSCR_EL1::SS::SoftwareStepEnabled + MDSCR_EL1::KDE::AllDebugExceptionsEnabled + MDSCR_EL1::MDE::SET);
+    MDSCR_EL1.modify(MDSCR_EL1::KDE::AllDebugExceptionsEnabled + MDSCR_EL1::MDE::SET);
+    match visit.place {
+        Some(place) => set_breakpoints([Some(place), None, None, None]),
+        None => MDSCR_EL1.modify(MDSCR_EL1::SS::SoftwareStepEnabled),
+    }
     barrier::isb(barrier::SY);
-    // SAFETY: the vectors save and restore the whole state. The first exception is taken right here.
+    // SAFETY: the vectors save and restore the whole state. The first step is taken right here.
     unsafe { asm!("msr daifclr, {}", const DEBUG_MASKED, options(nostack, preserves_flags)) };
     let result = body();
     // SAFETY: masking exceptions breaks no invariant of safe code.
     unsafe { asm!("msr daifset, {}", const DEBUG_MASKED, options(nostack, preserves_flags)) };
     MDSCR_EL1.modify(MDSCR_EL1::SS::CLEAR + MDSCR_EL1::KDE::CLEAR + MDSCR_EL1::MDE::CLEAR);
     set_breakpoints([None; EXITS]);
-    set_visitor(None);
+    set_visit(None);
     (!LOST.load(Ordering::Relaxed)).then_some(result)
 }
 
 /// With interrupts masked, as [`handle`] runs with.
-fn set_visitor(visitor: Option<(CpuId, Visitor)>) {
+fn set_visit(visit: Option<Visit>) {
     let _masked = irq::local_irq_save();
-    *VISITOR.lock() = visitor;
+    *VISIT.lock() = visit;
 }
 
-/// Takes a step or a breakpoint that belongs to [`step_through`]. Returns whether it did.
+/// Takes a step or a breakpoint that belongs to [`step_through`] or [`stop_at`]. Returns whether it did.
 pub(super) fn handle(frame: &mut TrapFrame) -> bool {
-    let visitor = match *VISITOR.lock() {
-        Some((cpu, visitor)) if cpu == cpu::current() => visitor,
+    let visit = match *VISIT.lock() {
+        Some(visit) if visit.cpu == cpu::current() => visit,
         _ => return false,
     };
+    // The step that led over the place has been taken.
+    if let Some(place) = visit.place.filter(|place| *place != frame.elr) {
+        set_breakpoints([Some(place), None, None, None]);
+        return stop(frame);
+    }
     let step = Step {
         pc: frame.elr,
         interruptible: frame.spsr & SPSR_EL1::I.mask << SPSR_EL1::I.shift == 0,
         in_sequence: rseq::resumption(frame.elr).is_some_and(|resume| resume != frame.elr),
     };
     set_breakpoints([None; EXITS]);
-    match visitor(&step) {
+    match (visit.visitor)(&step) {
         Then::Run => return stop(frame),
         Then::Restart => rseq::rewind(&mut frame.elr),
         Then::Step => {}
@@ -120,6 +148,10 @@ fn instruction(pc: VirtAddr) -> u32 {
 
 /// Sets a breakpoint at each of `places`, and none besides.
 fn set_breakpoints(places: [Option<VirtAddr>; EXITS]) {
+    let any = places.iter().any(Option::is_some);
+    if !BROKEN.swap(any, Ordering::Relaxed) && !any {
+        return;
+    }
     macro_rules! set {
         ($place:expr, $value:literal, $control:literal) => {
             // SAFETY: a breakpoint changes no state but by its exception, which `handle` takes.
