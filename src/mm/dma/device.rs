@@ -134,8 +134,8 @@ impl fmt::Display for SpecError {
 
 impl core::error::Error for SpecError {}
 
-/// The largest part of a window that a device reaches with its mask, as a value: whoever has it need not look at the device, in
-/// which others may note something meanwhile, for each buffer.
+/// The largest part of a window that a device reaches with its mask, as a value. The device itself, in which others may note
+/// something meanwhile, would be read again for each buffer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Near {
     start: u64,
