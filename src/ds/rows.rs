@@ -109,7 +109,10 @@ impl<'a, T> Rows<'a, T> {
     #[inline(always)]
     #[must_use]
     pub fn get_mut(&mut self, number: u32) -> Option<&mut T> {
-        if is_beyond_first(number) { self.get_other_mut(number) } else { self.first.get_mut(number as usize) }
+        if (number as usize) < self.first.len() {
+            return self.first.get_mut(number as usize);
+        }
+        if is_beyond_first(number) { self.get_other_mut(number) } else { None }
     }
 
     #[cold]

@@ -78,7 +78,12 @@ fn a_failed_probe_undoes_in_reverse_what_it_did() {
     assert_eq!(device.count(), 1);
 }
 
-ktest!(memory_of_a_device_is_as_large_as_kmallocs, report = "devm_kfree: ", report = "is no memory of the device");
+ktest!(
+    memory_of_a_device_is_as_large_as_kmallocs,
+    report = "devm_kfree: ",
+    report = "is no memory of the device",
+    exit = 0
+);
 fn memory_of_a_device_is_as_large_as_kmallocs() {
     let mut device = Devres::new();
     let group = global::devres_open_group(&device);
@@ -104,7 +109,8 @@ fn memory_of_a_device_is_as_large_as_kmallocs() {
 ktest!(
     a_mapping_and_a_region_go_before_their_turn,
     report = "is no mapping of the device",
-    report = "is no region of the device"
+    report = "is no region of the device",
+    exit = 0
 );
 fn a_mapping_and_a_region_go_before_their_turn() {
     let mut device = Devres::new();

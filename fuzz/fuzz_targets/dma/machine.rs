@@ -12,7 +12,7 @@ use quarry::mm::dma::{BounceSlot, Dma, DmaHal, Entry, Report};
 use quarry::mm::slab::SlabAllocError;
 use quarry::mm::vmalloc::{SetMemoryError, Uncached};
 use quarry::mm::zone::PageAllocator;
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::LazyLock;
 
@@ -123,9 +123,9 @@ impl Stateless for System {
 
 // SAFETY: blocks of the system's allocator.
 unsafe impl Allocator for System {
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+    fn allocate(&self, layout: Layout, _: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
         // SAFETY: records have a size.
-        let block = unsafe { if gfp.contains(Gfp::ZERO) { alloc_zeroed(layout) } else { alloc(layout) } };
+        let block = unsafe { alloc_zeroed(layout) };
         NonNull::new(block).ok_or(SlabAllocError::OutOfMemory)
     }
 

@@ -324,9 +324,9 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
     #[track_caller]
     pub(crate) fn do_free_coherent(&self, device: &Device, size: u64, block: CoherentBlock) -> Result<(), DmaError> {
         let CoherentBlock { addr, bus } = block;
-        let wrong = DmaError::NotAllocated(addr, bus, size);
+        let wrong = || DmaError::NotAllocated(addr, bus, size);
         if size == 0 {
-            return Err(wrong);
+            return Err(wrong());
         }
         self.watch_unmap::<Bidirectional>(device, MappingKind::Coherent, (bus, size), 1)?;
         // Memory that the linear map translates is in no reserve and in no pool.
@@ -334,9 +334,9 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             if (size > LARGE || device.area().is_some())
                 && let Some(freed) = self.free_contiguous(device, phys, (bus, size))
             {
-                return if freed { Ok(()) } else { Err(wrong) };
+                return if freed { Ok(()) } else { Err(wrong()) };
             }
-            return self.free_cached(device, size, block).ok_or(wrong)?;
+            return self.free_cached(device, size, (phys, bus)).unwrap_or_else(|| Err(wrong()));
         }
         let pages = size.div_ceil(PAGE_SIZE);
         let freed = self.with_reserves(|reserves| reserves.free(device, addr, bus, pages));
@@ -347,12 +347,19 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
                 }
                 Ok(())
             }
-            Some(false) | None => Err(wrong),
+            Some(false) | None => Err(wrong()),
         }
     }
 
-    fn free_cached(&self, device: &Device, size: u64, block: CoherentBlock) -> Option<Result<(), DmaError>> {
-        let phys = self.hal.to_phys(block.addr).filter(|phys| phys.is_aligned(PAGE_SIZE))?;
+    fn free_cached(
+        &self,
+        device: &Device,
+        size: u64,
+        (phys, bus): (PhysAddr, DmaAddr),
+    ) -> Option<Result<(), DmaError>> {
+        if !phys.is_aligned(PAGE_SIZE) {
+            return None;
+        }
         let pages = self.hal.pages();
         let map = pages.hal().map();
         let page = map.find(Pfn::containing(phys))?;
@@ -365,7 +372,7 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
             return None;
         }
         let range = PhysRange::from_size(phys, order.bytes())?;
-        device.translate_coherent(range).filter(|bus| *bus == block.bus)?;
+        device.translate_coherent(range).filter(|found| *found == bus)?;
         // Of two that free it at once, one finds it free already.
         descriptor.become_kind(Kind::Block, 0).ok()?;
         Some(pages.do_free_pages(page, order).map_err(DmaError::Free))

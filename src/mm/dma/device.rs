@@ -134,6 +134,29 @@ impl fmt::Display for SpecError {
 
 impl core::error::Error for SpecError {}
 
+/// The largest part of a window that a device reaches with its mask, as a value. The device itself, in which others may note
+/// something meanwhile, would be read again for each buffer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Near {
+    start: u64,
+    size: u64,
+    /// From a physical address to that of the bus.
+    offset: u64,
+}
+
+impl Near {
+    /// Where the device finds memory that lies in it: a range check and an addition.
+    #[inline(always)]
+    pub(super) const fn reach(self, phys: PhysAddr, size: u64) -> Option<DmaAddr> {
+        let offset = phys.get().wrapping_sub(self.start);
+        // No bytes are none of them: the subtraction wraps.
+        if offset < self.size && size.wrapping_sub(1) < self.size - offset {
+            return Some(DmaAddr::new(phys.get().wrapping_add(self.offset)));
+        }
+        None
+    }
+}
+
 /// A device that accesses memory by itself. The fields that mapping a buffer reads are in its first cache line.
 ///
 /// # Invariants
@@ -373,15 +396,16 @@ impl Device {
         self.coherent_mask = mask;
     }
 
+    /// The largest part of a window, by itself.
+    #[inline(always)]
+    pub(super) const fn near(&self) -> Near {
+        Near { start: self.start, size: self.size, offset: self.offset }
+    }
+
     /// Where the device finds memory that lies in its largest window: a range check and an addition.
     #[inline(always)]
     pub(super) const fn reach(&self, phys: PhysAddr, size: u64) -> Option<DmaAddr> {
-        let offset = phys.get().wrapping_sub(self.start);
-        // No bytes are none of them: the subtraction wraps.
-        if offset < self.size && size.wrapping_sub(1) < self.size - offset {
-            return Some(DmaAddr::new(phys.get().wrapping_add(self.offset)));
-        }
-        None
+        self.near().reach(phys, size)
     }
 
     /// Where the device finds memory with this mask, through whichever window; all of it by one.

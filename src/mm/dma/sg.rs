@@ -37,12 +37,13 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         if list.is_empty() {
             return Err(DmaError::Empty);
         }
+        let reach = (device.near(), device.is_coherent());
         for index in 0..list.len() {
             let Some(entry) = list.get_mut(index) else { break };
             let near = self
                 .hal
                 .to_phys(entry.addr)
-                .and_then(|phys| self.map_quietly::<D, false>(device, phys, entry.addr, u64::from(entry.length)));
+                .and_then(|phys| self.map_quietly::<D, false>(reach, phys, entry.addr, u64::from(entry.length)));
             match near {
                 Some(bus) => entry.bus = bus,
                 None => match self.map_entry::<D>(device, entry) {

@@ -4,6 +4,7 @@
 //! [`sync_for_device`](Dma::sync_for_device). Nothing here takes a lock, unless the buffer is bounced.
 #![forbid(unsafe_code)]
 
+use super::device::Near;
 use super::{Device, Direction, Dma, DmaError, DmaHal, MappingKind};
 use crate::addr::{DmaAddr, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::hal::Internal;
@@ -55,24 +56,25 @@ impl<'a, H: DmaHal<'a>> Dma<'a, H> {
         at: VirtAddr,
         size: u64,
     ) -> Result<DmaAddr, DmaError> {
-        let Some(bus) = self.map_quietly::<D, true>(device, phys, at, size) else {
+        let reach = (device.near(), device.is_coherent());
+        let Some(bus) = self.map_quietly::<D, true>(reach, phys, at, size) else {
             return self.map_slow::<D>(device, phys, size);
         };
         self.watch_map::<D>(device, MappingKind::Single, (bus, phys, size), 1);
         Ok(bus)
     }
 
-    /// Maps what needs neither another window nor a copy; with the barrier that completes the maintenance or without.
+    /// Maps what needs neither another window nor a copy, for a device that reaches so much and is coherent or not; with the barrier that completes the maintenance or without.
     #[inline(always)]
     pub(super) fn map_quietly<D: Direction, const BARRIER: bool>(
         &self,
-        device: &Device,
+        (near, coherent): (Near, bool),
         phys: PhysAddr,
         at: VirtAddr,
         size: u64,
     ) -> Option<DmaAddr> {
-        let bus = device.reach(phys, size)?;
-        if !device.is_coherent() {
+        let bus = near.reach(phys, size)?;
+        if !coherent {
             let cache = self.hal.cache();
             // A buffer that shares a cache line with others would lose their writes, or they the device's.
             if D::FROM_DEVICE && (phys.get() | size) & (cache.granule().wrapping_sub(1)) != 0 {

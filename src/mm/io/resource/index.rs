@@ -102,30 +102,41 @@ impl ResourceTree<'_> {
         }
     }
 
-    /// The side of `node` on which a range that begins at `start` lies, and the subtree there.
-    #[inline(always)]
-    fn side(&self, node: Link, start: PhysAddr) -> (Hole, Link) {
-        match self.slots.inner(node) {
-            Some(slot) if slot.span.start() < start => (Hole::Right(node), slot.right),
-            Some(slot) => (Hole::Left(node), slot.left),
-            None => (Hole::Left(node), Link::NONE),
-        }
-    }
-
     /// Enters `link`, whose place is `spot` and which begins at `start`, into the index of `parent`. O(1) on average.
     #[inline(always)]
     pub(super) fn index_at(&mut self, parent: Link, spot: Spot, (link, start): (Link, PhysAddr)) {
-        let hole = spot.above.some().map_or(Hole::Top(parent), |above| self.side(above, start).0);
+        let hole = match self.slots.inner(spot.above) {
+            None => Hole::Top(parent),
+            Some(slot) if slot.span.start() < start => Hole::Right(spot.above),
+            Some(_) => Hole::Left(spot.above),
+        };
         // INVARIANT: RES-4: the old subtree is split by address below the new record.
         self.put(hole, link);
+        // Run by run: inside one the links stay as they are.
         let (mut below, mut above) = (Hole::Left(link), Hole::Right(link));
         let mut node = spot.hanging;
-        while let Some(at) = node.some() {
-            let (rest, next) = self.side(at, start);
-            let side = if matches!(rest, Hole::Right(_)) { &mut below } else { &mut above };
-            let place = core::mem::replace(side, rest);
-            self.put(place, at);
-            node = next;
+        loop {
+            let (first, mut last) = (node, Link::NONE);
+            while let Some(slot) = self.slots.inner(node)
+                && slot.span.start() < start
+            {
+                (last, node) = (node, slot.right);
+            }
+            if last != Link::NONE {
+                self.put(below, first);
+                below = Hole::Right(last);
+            }
+            let (first, mut last) = (node, Link::NONE);
+            while let Some(slot) = self.slots.inner(node)
+                && slot.span.start() >= start
+            {
+                (last, node) = (node, slot.left);
+            }
+            if last == Link::NONE {
+                break;
+            }
+            self.put(above, first);
+            above = Hole::Left(last);
         }
         self.put(below, Link::NONE);
         self.put(above, Link::NONE);
@@ -148,14 +159,20 @@ impl ResourceTree<'_> {
             Some(slot) if slot.left == link => Hole::Left(above),
             Some(_) => Hole::Right(above),
         };
-        // INVARIANT: RES-4: the subtrees below the record are joined, by priority.
+        // INVARIANT: RES-4: the subtrees below the record are joined, by priority. Behind a record of the same one the link is
+        // right as it is.
+        let mut is_low = None;
         while let (Some(low), Some(high)) = (self.slots.inner(below), self.slots.inner(over)) {
-            let (node, next) = if low.priority >= high.priority {
+            let takes_low = low.priority >= high.priority;
+            let (node, next) = if takes_low {
                 (below, (Hole::Right(below), low.right, over))
             } else {
                 (over, (Hole::Left(over), below, high.left))
             };
-            self.put(hole, node);
+            if is_low != Some(takes_low) {
+                self.put(hole, node);
+                is_low = Some(takes_low);
+            }
             (hole, below, over) = next;
         }
         self.put(hole, below.some().unwrap_or(over));
