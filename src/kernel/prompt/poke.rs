@@ -32,23 +32,25 @@ fn poke(rest: &str) {
     }
     let mapping = global::kernel_tables().and_then(|table| table.translate(addr));
     let (Some(mapping), Some(old)) = (mapping, probe::load_u64(addr)) else {
-        return kprintln!("not written: {addr} is {}, where nothing can be read", Whereabouts(addr));
+        return kprintln!("not written: nothing can be read at {addr}, which is {}", Whereabouts(addr));
     };
     if !mapping.leaf.prot.is_writable() {
         return kprintln!("not written: {addr} is {}, which is mapped read-only", Whereabouts(addr));
     }
     kprintln!("{addr} is {}", Whereabouts(addr));
     kprint!("write {value:#018x} over {old:#018x}? Memory that is in use may be damaged. [y/N] ");
-    let answer = input::read();
+    // The line feed that some terminals send behind a carriage return is no answer.
+    let answer = Some(input::read()).filter(|byte| *byte != b'\n').unwrap_or_else(input::read);
     let is_yes = matches!(answer, b'y' | b'Y');
     kprintln!("{}", if is_yes { "y" } else { "n" });
     if !is_yes {
         return kprintln!("nothing is written");
     }
-    report(addr, value);
+    write(addr, value);
 }
 
-fn report(addr: VirtAddr, value: u64) {
+/// Writes the word.
+fn write(addr: VirtAddr, value: u64) {
     // SAFETY: the person at the prompt has read the owner of the word, and has answered that nobody relies on it.
     match unsafe { probe::store_u64(addr, value) } {
         true => kprintln!("{addr}: {value:#018x}"),
