@@ -69,7 +69,7 @@ pub(super) use {
     commands::{exec, kill_command, maps},
     oom::kill_largest,
     schedule::run_here,
-    show::{ps, spaces_by_memory},
+    show::{each_space_size, ps},
 };
 
 #[cfg(target_os = "none")]
