@@ -31,7 +31,7 @@ const ROWS: usize = 5;
 /// Characters of a bar.
 const BAR: u64 = 20;
 
-/// What is shown, as it is when it is printed.
+/// The screen, with the figures of the moment at which it is printed.
 struct Top<'m> {
     machine: &'m Machine,
 }
@@ -61,7 +61,7 @@ impl fmt::Display for Top<'_> {
         writeln!(f, "up {seconds} s, {cpus} CPUs, {} of {} in use, {} free", Exact(used), Exact(total), Exact(free))?;
         caches(style, f)?;
         areas(style, f)?;
-        process::spaces_by_memory(style, f)
+        spaces(style, f)
     }
 }
 
@@ -103,7 +103,18 @@ fn areas(style: Style, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
+fn spaces(style: Style, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut rows: Largest<_, ROWS> = Largest::default();
+    process::each_space_size(|bytes, pid, name| rows.add(bytes, (pid, name)));
+    heading(f, "ADDRESS SPACES", rows.count(), rows.sum(), "PROCESS")?;
+    for (bytes, (pid, name)) in rows.iter() {
+        let bar = Bar { part: bytes, whole: rows.sum(), width: BAR, style };
+        writeln!(f, "{:20} {:>14} {bar} {pid} {name}", "", Exact(bytes))?;
+    }
+    Ok(())
+}
+
 /// The line above a part's rows.
-pub(super) fn heading(f: &mut impl Write, name: &str, count: usize, sum: u64, column: &str) -> fmt::Result {
+fn heading(f: &mut impl Write, name: &str, count: usize, sum: u64, column: &str) -> fmt::Result {
     writeln!(f, "{name:<15} {count:>4} {:>14} {:20} {column}", Exact(sum), "")
 }

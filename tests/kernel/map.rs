@@ -80,7 +80,7 @@ ktest!(
     report = "cache kmalloc-64, objects of 64 bytes\n",
     report = " KiB: ",
     report = " in use, ",
-    report = " at hand, ",
+    report = " cached, ",
     report = "\n  ",
     report = "#",
     report = " slabs (",

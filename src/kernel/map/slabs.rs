@@ -60,9 +60,9 @@ impl fmt::Display for Slabs<'_> {
 impl Slabs<'_> {
     fn slab(&self, memory: PhysRange, objects: &Objects, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = Slot::ALL.map(|slot| objects.count(slot));
-        let [used, at_hand, free] = counts;
+        let [used, cached, free] = counts;
         let (start, size) = (memory.start(), Exact(memory.size()));
-        writeln!(f, "{start:#014x} {size}: {used} in use, {at_hand} at hand, {free} free")?;
+        writeln!(f, "{start:#014x} {size}: {used} in use, {cached} cached, {free} free")?;
         for first in (0..objects.len()).step_by(COLUMNS as usize) {
             f.write_str("  ")?;
             for index in first..objects.len().min(first + COLUMNS) {
@@ -81,7 +81,7 @@ impl Slabs<'_> {
 const fn letter(slot: Slot) -> char {
     match slot {
         Slot::InUse => '#',
-        Slot::AtHand => '-',
+        Slot::Cached => '-',
         Slot::Free => '.',
     }
 }
@@ -89,7 +89,7 @@ const fn letter(slot: Slot) -> char {
 const fn colour(slot: Slot) -> u8 {
     match slot {
         Slot::InUse => 220,
-        Slot::AtHand => 39,
+        Slot::Cached => 39,
         Slot::Free => 28,
     }
 }
@@ -115,11 +115,11 @@ impl Sums {
         if self.slabs > MOST {
             writeln!(f, "and {} slabs more", self.slabs - MOST)?;
         }
-        let [used, at_hand, free] = self.objects;
+        let [used, cached, free] = self.objects;
         let (slabs, pages, size) = (self.slabs, self.bytes / PAGE_SIZE, Exact(self.bytes));
         writeln!(
             f,
-            "sum {size} in {slabs} slabs ({pages} pages), objects: # {used} in use, - {at_hand} at hand of CPUs, . {free} free"
+            "sum {size} in {slabs} slabs ({pages} pages), objects: # {used} in use, - {cached} cached by CPUs, . {free} free"
         )
     }
 }

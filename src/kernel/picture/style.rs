@@ -1,4 +1,4 @@
-//! What the terminal can show: colours and half-blocks, or ASCII.
+//! Way of drawing for a terminal: colours and half-blocks, or ASCII.
 #![forbid(unsafe_code)]
 
 use core::fmt::{self, Write};

@@ -69,7 +69,7 @@ pub use {
 pub(super) use {
     commands::{exec, kill_command, maps},
     schedule::run_here,
-    show::{ps, spaces_by_memory},
+    show::{each_space_size, ps},
     spaces::{init, process_of},
 };
 

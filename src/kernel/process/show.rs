@@ -2,17 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::table::ProcessState;
-use super::{Pid, processes, spaces};
+use super::{Name, Pid, processes, spaces};
 use crate::addr::PAGE_SHIFT;
 use crate::global::AddressSpace;
-use crate::kernel::picture::{Bar, Exact, Largest, Style};
-use crate::kernel::top;
 use crate::kprint;
 use crate::kprintln;
 use core::fmt;
-
-/// Address spaces that `top` shows.
-const SPACES: usize = 5;
 
 /// The areas of a space, a line each, in the format of Linux's `/proc/PID/maps`. Printed with no lock held.
 pub(super) struct Maps<'s>(pub(super) &'s AddressSpace);
@@ -65,9 +60,8 @@ pub(crate) fn maps(pid: Pid) -> bool {
     place.and_then(|place| spaces::with(place, |space| kprint!("{}", Maps(space)))).is_some()
 }
 
-/// Prints the address spaces of processes with the most memory, tables included.
-pub(crate) fn spaces_by_memory(style: Style, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let mut rows: Largest<_, SPACES> = Largest::default();
+/// Shows `f` the memory of each process's address space, tables included, with the process's number and name.
+pub(crate) fn each_space_size(mut f: impl FnMut(u64, Pid, Name)) {
     let found: [Option<_>; super::MAX_PROCESSES] = {
         let table = processes();
         let mut all = table.all().map(|(place, process)| (place, process.pid, process.name));
@@ -75,13 +69,7 @@ pub(crate) fn spaces_by_memory(style: Style, f: &mut fmt::Formatter<'_>) -> fmt:
     };
     for (place, pid, name) in found.into_iter().flatten() {
         if let Some(usage) = spaces::with(place, |space| space.usage()) {
-            rows.add(usage.total(), (pid, name));
+            f(usage.total(), pid, name);
         }
     }
-    top::heading(f, "ADDRESS SPACES", rows.count(), rows.sum(), "PROCESS")?;
-    for (bytes, (pid, name)) in rows.iter() {
-        let bar = Bar { part: bytes, whole: rows.sum(), width: 20, style };
-        writeln!(f, "{:20} {:>14} {bar} {pid} {name}", "", Exact(bytes))?;
-    }
-    Ok(())
 }

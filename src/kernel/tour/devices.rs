@@ -1,7 +1,7 @@
 //! Stops of devices: registers and DMA.
 #![forbid(unsafe_code)]
 
-use super::say;
+use super::say::say;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::Gfp;

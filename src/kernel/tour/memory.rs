@@ -1,7 +1,7 @@
 //! Stops of memory itself: boot allocator, pages, objects, areas, per-CPU memory, pools, tags.
 #![forbid(unsafe_code)]
 
-use super::say;
+use super::say::say;
 use crate::addr::{CpuId, Order, PAGE_SIZE, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::{Gfp, ZoneType};

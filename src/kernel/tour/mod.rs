@@ -5,6 +5,7 @@
 mod devices;
 mod memory;
 mod process;
+mod say;
 
 use super::machine::Machine;
 use super::{machine_account, process as processes, wx_check};
@@ -29,12 +30,6 @@ const STOPS: [Stop; 10] = [
     ("tags", memory::tags),
     ("user", process::user),
 ];
-
-/// Prints a line of a stop.
-macro_rules! say {
-    ($stop:literal, $($arg:tt)*) => { $crate::kprintln!("{:<9}{}", $stop, core::format_args!($($arg)*)) };
-}
-use say;
 
 /// Goes round. Whether every stop did its work and every invariant holds at the end. Boot CPU, when booting is over.
 pub(super) fn run(machine: &Machine) -> bool {

@@ -1,7 +1,7 @@
 //! The stop of user space: a program runs to its end.
 #![forbid(unsafe_code)]
 
-use super::say;
+use super::say::say;
 use crate::global::{self, Error};
 use crate::kernel::machine::Machine;
 use crate::kernel::process;

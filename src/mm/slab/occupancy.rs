@@ -1,4 +1,4 @@
-//! The objects of a slab, each in use, at hand of a CPU, or free: for pictures.
+//! The objects of a slab, each in use, cached by a CPU, or free: for pictures.
 #![forbid(unsafe_code)]
 
 use super::cache::Cache;
@@ -20,14 +20,14 @@ pub enum Slot {
     /// It has a user.
     InUse,
     /// In an array of a CPU, or in the depot.
-    AtHand,
+    Cached,
     /// On its slab's list, or never allocated.
     Free,
 }
 
 impl Slot {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::InUse, Self::AtHand, Self::Free];
+    pub const ALL: [Self; 3] = [Self::InUse, Self::Cached, Self::Free];
 }
 
 /// The objects of a slab, by address, as they were at one moment for the slab's list, and about then for the arrays.
@@ -112,10 +112,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let slab = self.slab(cache, head, book);
         let mut objects = Objects::new(book.objects.into());
         for index in 0..objects.len {
-            // An object that is marked is at hand, unless it turns out below that it is its slab's.
+            // An object that is marked is cached, unless it turns out below that it is its slab's.
             let slot = match slab.is_fresh(index, book) {
                 true => Slot::Free,
-                false if cache.is_free(slab.object_of(cache, index)) => Slot::AtHand,
+                false if cache.is_free(slab.object_of(cache, index)) => Slot::Cached,
                 false => Slot::InUse,
             };
             objects.set(index, slot);
