@@ -5,7 +5,7 @@ use super::say::say;
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::Gfp;
-use crate::global::{self, DmaMapping, Error, KVec};
+use crate::global::{self, CoherentBox, DmaMapping, Error, KVec};
 use crate::kernel::machine::Machine;
 use crate::mm::dma::{DeviceSpec, ToDevice};
 
@@ -13,11 +13,13 @@ use crate::mm::dma::{DeviceSpec, ToDevice};
 const PRIMECELL: u64 = 0xfe0;
 /// Bytes of the buffer that a device gets.
 const BUFFER: usize = 4096;
+/// The word that is shared with a device.
+const PATTERN: u64 = 0x0123_4567_89ab_cdef;
 
 pub(super) fn ioremap(machine: &Machine) -> Result<(), Error> {
     let mut found: Option<(&'static str, PhysAddr)> = None;
     machine.tree.for_each_range(&mut |_, node, range| {
-        let is_serial = node.base_name() == "pl011" || node.base_name() == "serial";
+        let is_serial = node.is_compatible("arm,pl011");
         if let (None, true, Ok(range)) = (found, is_serial, range) {
             found = Some((node.name(), range.start()));
         }
@@ -40,22 +42,14 @@ pub(super) fn ioremap(machine: &Machine) -> Result<(), Error> {
 }
 
 pub(super) fn dma(_: &Machine) -> Result<(), Error> {
-    let mut device = global::dma_device(&DeviceSpec::new("tour"));
+    let device = global::dma_device(&DeviceSpec::new("tour"));
     let mut buffer: KVec<u8> = KVec::with_capacity(BUFFER, Gfp::KERNEL)?;
     while buffer.push_within_capacity(0x5a).is_ok() {}
     let at = VirtAddr::of(buffer.as_slice().as_ptr());
     let bus = DmaMapping::<ToDevice>::scope(global::dma(), &device, buffer.as_mut_slice(), |mapping| mapping.bus())?;
     say!("DMA", "{BUFFER} bytes at {at} for a device: cleaned from the caches, it finds them at {bus:?}");
-    // A device that reaches less than all RAM gets a copy.
-    let reach = PhysAddr::new(bus.get() & !(bus.get() >> 1));
-    if global::dma_set_mask(&mut device, reach.get().saturating_sub(1)).is_ok() {
-        let before = global::bounce_stats();
-        let bounced =
-            DmaMapping::<ToDevice>::scope(global::dma(), &device, buffer.as_mut_slice(), |mapping| mapping.bus());
-        match bounced {
-            Ok(bus) => say!("", "through bounce slots for one that reaches less: {bus:?}, {before:?}"),
-            Err(error) => say!("", "for one that reaches less: {error}"),
-        }
-    }
+    let mut shared: CoherentBox<'_, u64> = CoherentBox::new(global::dma(), &device, Gfp::KERNEL)?;
+    shared.write(PATTERN);
+    say!("", "a word that both see at once, at {:?}: wrote {PATTERN:#x}, reads {:#x}", shared.bus(), shared.read());
     Ok(())
 }

@@ -105,7 +105,7 @@ pub(super) fn vmalloc(_: &Machine) -> Result<(), Error> {
         area.push(value, Gfp::KERNEL)?;
     }
     let sum: u64 = area.as_slice().iter().sum();
-    let at = VirtAddr::of(area.as_slice().as_ptr());
+    let at = global::untag(VirtAddr::of(area.as_slice().as_ptr()));
     let Some(info) = global::vmap_space().find(at) else { return Ok(say!("vmalloc", "no area at {at}")) };
     say!("vmalloc", "{} at {at}: {} pages in {} physical pieces", Exact(info.size()), info.pages, pieces(&info));
     say!("", "{} words written and read back, sum {sum}", AREA / 8);
@@ -145,7 +145,7 @@ pub(super) fn per_cpu(_: &Machine) -> Result<(), Error> {
     let sum: u64 = counts.iter().map(|(_, count)| count.load(Ordering::Relaxed)).sum();
     let stats = global::percpu_stats();
     say!("per-CPU", "{cpus} CPUs added 1 to their own counter {ADDS} times, without a lock: sum {sum}");
-    say!("", "{stats:?}");
+    say!("", "{stats}");
     Ok(())
 }
 

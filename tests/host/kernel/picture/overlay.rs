@@ -1,7 +1,7 @@
 //! The uses of all RAM: blocks over owners, and the names of the uses.
 
 use proptest::prelude::*;
-use quarry::addr::{Order, PhysAddr, PhysRange};
+use quarry::addr::{Order, PhysAddr, PhysRange, to_usize};
 use quarry::kernel::owner_map::{Owner, Row};
 use quarry::kernel::picture::{Band, Canvas, Legend, Overlay, Ram, Style, Use};
 use quarry::mm::page::{Kind, MigrateType, PageState, ZoneId};
@@ -41,13 +41,13 @@ proptest! {
         let mut overlay = Overlay::new(&rows, |range, found| {
             canvas.paint(range.start().get(), range.end().get(), found.index());
             for byte in range.start().get()..range.end().get() {
-                assert!(shown[byte as usize].replace(found).is_none(), "byte {byte} is shown twice");
+                assert!(shown[to_usize(byte)].replace(found).is_none(), "byte {byte} is shown twice");
             }
         });
         for (start, size, order) in blocks {
             overlay.block(range(start, start + size), Use::free(order));
             for byte in start.max(at)..start + size {
-                if let Some(found) = &mut model[byte as usize] {
+                if let Some(found) = &mut model[to_usize(byte)] {
                     *found = Use::free(order);
                 }
             }
