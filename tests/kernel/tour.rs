@@ -4,10 +4,10 @@ use quarry::ktest;
 
 ktest!(
     boot: each_subsystem_does_something_visible_and_the_machine_leaves,
-    machine A72 = "smp=4 mem=1G append=quarry.tour",
-    machine ONE = "append=quarry.tour",
-    machine TAGS = "cpu=max mte smp=2 append='quarry.tour kasan=on'",
-    machine PI = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz append=quarry.tour",
+    machine a72 = "smp=4 mem=1G append=quarry.tour",
+    machine one = "append=quarry.tour",
+    machine tags = "cpu=max mte smp=2 append='quarry.tour kasan=on'",
+    machine pi = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz append=quarry.tour",
     timeout = 60,
     report = "The tour: ",
     report = "memblock ",
