@@ -36,7 +36,7 @@ step() {
 }
 
 # beside STEPS: begins steps that run beside those that follow, up to `together`, which shows what they printed. They
-# build what the others do not, so that neither waits for the other's lock: one compiles while the other links.
+# build what the others do not, so that neither waits for the other's lock: one compiles while the other links, or boots.
 beside() {
     printf '\n== beside: %s\n' "$1"
     "$1" >"$logs/beside.log" 2>&1 &
@@ -272,7 +272,7 @@ arceos() {
     (cd examples/arceos && CARGO_TARGET_DIR=$built cargo test --quiet --target "$host")
 }
 
-# In the release profile, and for packages of their own.
+# In the release profile, and for packages of their own; an image of another kind of kernel.
 release_steps() {
     step "boot, nobody there" run_unattended
     step "files for a Raspberry Pi 4" rpi4_files
@@ -288,6 +288,8 @@ release_steps() {
     step "example families" families
     step "programs for EL0, format and lints" user_programs
     step "library for other machines" other_machines
+    # Stacks of 8 KiB are the example of threads. It is the last, as it builds where the kernel tests are built.
+    step "kmalloc from 128 bytes on, stacks of 4 KiB" kernel_tests "--features dma-minalign,stack-4k" kmalloc stacks::
 }
 
 step "format" cargo fmt --all --check
@@ -303,14 +305,12 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps 
 step "public names" public_names
 step "host tests" host_tests
 step "documentation examples" doc_examples
-together
 step "kernel tests" kernel_tests ""
 step "tests that fail on purpose" planted
-step "errata of Cortex-A53" a53
 step "caches at boot" cache_model
 step "tests for a Raspberry Pi 4" rpi4_tests
-# Stacks of 8 KiB are the example of threads.
-step "kmalloc from 128 bytes on, stacks of 4 KiB" kernel_tests "--features dma-minalign,stack-4k" kmalloc stacks::
+together
+step "errata of Cortex-A53" a53
 
 printf '\n'
 tools/runner.sh size "$target/aarch64-unknown-none-softfloat/release/quarry" || true
