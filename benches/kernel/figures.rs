@@ -90,12 +90,6 @@ impl fmt::Display for Quantity {
 }
 
 impl Figures {
-    /// The same for a row that is not traced, as one whose preparation is long: QEMU's log has a store of a process that faults
-    /// twice, and the counter has it once.
-    pub(crate) const fn untraced(self) -> Self {
-        Self { setup: u32::MAX, ..self }
-    }
-
     /// Figures of samples that are `units` of what the row counts, which it sorts; without a batch.
     pub(crate) fn of(samples: &mut [u32], units: u32, headline: Headline) -> Self {
         samples.sort_unstable();

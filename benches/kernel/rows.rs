@@ -48,12 +48,13 @@ const ROWS: &[&[Row]] = &[
 #[cfg(not(feature = "peers"))]
 const PEERS: &[&[Row]] = &[];
 
-/// Runs the rows whose names contain `bench.filter=`, or whose numbers are in `bench.rows=`, and prints each.
+/// Runs the rows whose names contain a part of `bench.filter=` between commas, or whose numbers are in `bench.rows=`, and prints
+/// each.
 pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
     let filter = args.value("bench.filter").unwrap_or("");
     let numbers = args.value("bench.rows");
     for (number, row) in ROWS.iter().chain(PEERS).copied().flatten().enumerate() {
-        if !row.name.contains(filter) || numbers.is_some_and(|list| !names(list, number)) {
+        if !filter.split(',').any(|part| row.name.contains(part)) || numbers.is_some_and(|list| !names(list, number)) {
             continue;
         }
         // The runner's data of a row that ends the machine.

@@ -63,7 +63,7 @@ fn first_stores(meter: &mut Meter, largest: Order) -> Result<Figures, Unable> {
     let unit = if largest == Order::ZERO { PAGE_SIZE } else { BLOCK };
     done &= prepared && space.usage().anon >= unit;
     global::leave_mm();
-    if done { Ok(figures.untraced()) } else { Err("a fault was not resolved") }
+    if done { Ok(figures) } else { Err("a fault was not resolved") }
 }
 
 fn backing(at: UserAddr, bytes: u64) -> Result<Backing, Unable> {

@@ -208,6 +208,16 @@ impl Run {
         self.count
     }
 
+    /// The run in pieces that lie in one contiguous group each.
+    pub(crate) fn groups(self) -> impl Iterator<Item = Self> {
+        let end = self.first.0 + self.count;
+        (self.first.group_start().0..end).step_by(CONTIGUOUS_ENTRIES).map(move |start| {
+            // INVARIANT: SLOT-1, RUN-1: no further than this run.
+            let first = start.max(self.first.0);
+            Self { first: Slot(first), count: (start + CONTIGUOUS_ENTRIES).min(end) - first }
+        })
+    }
+
     /// The slots in order.
     pub fn slots(self) -> impl Iterator<Item = Slot> {
         // INVARIANT: SLOT-1 by RUN-1.

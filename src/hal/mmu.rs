@@ -138,7 +138,7 @@ pub unsafe trait Mmu {
         new: RawEntry,
     ) -> Result<(), RawEntry>;
 
-    /// The OR of a run of entries: absent only if all of them are.
+    /// The OR of the entries of a run, or of some of them: absent only if all are.
     ///
     /// # Safety
     ///

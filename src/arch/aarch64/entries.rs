@@ -8,12 +8,16 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// Entries in one round of a loop.
 const ROUND: usize = 8;
 
-/// The OR of all entries.
+/// The OR of the entries, up to the first round with one that is not zero.
 #[inline]
 pub(super) fn any(entries: &[AtomicU64]) -> u64 {
     let (rounds, rest) = entries.as_chunks::<ROUND>();
     let mut any = rest.iter().fold(0, |any, entry| any | entry.load(Ordering::Relaxed));
     for round in rounds {
+        // A run that is not empty mostly begins so.
+        if any != 0 {
+            break;
+        }
         // SAFETY: loads of the eight entries that the reference covers.
         unsafe {
             asm!(

@@ -521,6 +521,13 @@ impl PageState {
         Self(self.0.wrapping_sub(Self::ONE_REFERENCE))
     }
 
+    /// The same with a second reference to a block that has one.
+    #[must_use]
+    #[inline(always)]
+    pub(in crate::mm) const fn with_one_more(self) -> Self {
+        Self(self.0.wrapping_add(Self::ONE_REFERENCE))
+    }
+
     /// The same with `more` references; `None` if they cannot be counted.
     #[must_use]
     #[inline(always)]

@@ -206,6 +206,21 @@ unsafe impl PageMap for Vmemmap {
     }
 }
 
+/// [`PageMap::find`] in the first run of RAM alone, where nearly all pages are, for a loop over many frames. Cost: three
+/// instructions.
+#[inline(always)]
+pub(in crate::mm) fn find_near<M: PageMap>(map: &M, pfn: Pfn) -> Option<Page> {
+    let index = pfn.get().wrapping_sub(map.origin().get());
+    if index < u64::from(map.first_end()) { Some(map.page(pfn)) } else { None }
+}
+
+/// [`PageMap::find`] for what [`find_near`] has not found; by value, so that a loop keeps its map in registers.
+#[cold]
+#[inline(never)]
+pub(in crate::mm) fn find_far<M: PageMap>(map: M, pfn: Pfn) -> Option<Page> {
+    map.find(pfn)
+}
+
 /// The descriptors of one section in ordinary memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Bank<'m> {

@@ -97,7 +97,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Puts a block on a list of this CPU, or makes it free in its zone. Its state says already that it is on `list`, so
     /// that it is the caller's alone.
-    fn give(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
+    pub(super) fn give(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
         let map = self.hal.map();
         let zone = zone_of(list);
         if let Err(foreign) = self.in_zone(map, page, zone) {

@@ -138,6 +138,34 @@ impl CpuPages {
         kept != 0
     }
 
+    /// Puts the last of `pages` in the reserve of a list of single pages that is full, as long as there is room and `mark`
+    /// agrees: how many. By its CPU, interrupts masked.
+    #[inline]
+    pub(super) fn keep_many<M: PageMap>(
+        &self,
+        map: M,
+        list: usize,
+        pages: &[Page],
+        mut mark: impl FnMut(Page) -> bool,
+    ) -> usize {
+        // A list that takes nothing at all is that of a machine that looks at every page.
+        let full = matches!(self.pages.level(list), (1.., 0));
+        let Some(reserve) = self.reserves.get(list).filter(|_| full) else { return 0 };
+        let mut chain = reserve.chain(PageState::on_pcp(list, Order::ZERO));
+        let room = reserve.room();
+        let mut kept = 0;
+        for page in pages.iter().rev().take(room as usize) {
+            if !mark(*page) {
+                break;
+            }
+            chain.push(map, *page);
+            kept += 1;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "no more than there was room for")]
+        reserve.set_chain(chain, reserve.count() + kept as u32);
+        kept
+    }
+
     /// Moves up to `pages` pages from the reserve to the hot end of its list: whether there was one. By its CPU,
     /// interrupts masked.
     ///

@@ -2,11 +2,13 @@
 mod evacuate;
 mod faults;
 mod fork;
+mod freed;
 mod given;
 mod machine;
 mod model;
 mod moves;
 mod parked;
+mod pins;
 mod ranges;
 mod whole;
 mod whole_history;

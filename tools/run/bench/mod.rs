@@ -39,7 +39,7 @@ const PREPARED: u64 = 2_000_000;
 
 /// Options of the command line.
 struct Options {
-    /// Rows whose names contain this.
+    /// Rows whose names contain this, or one of its parts between commas.
     filter: String,
     /// More words of the machine's specification.
     machine: String,
@@ -102,10 +102,10 @@ pub(crate) fn run(path: &Path, kernel: &Kernel, args: &[&str]) -> Result<(), Str
     if !is_check {
         results.trace(kernel, &words, &spec, &|_| true)?;
     }
-    if "boot/1GiB boot/each_further_GiB metadata/slope".contains(&options.filter) {
+    if options.filter.split(',').any(|part| "boot/1GiB boot/each_further_GiB metadata/slope".contains(part)) {
         results.rows.extend(boots::rows(path, kernel, entry.number, &options)?);
     }
-    results.rows.retain(|row| row.name.contains(&options.filter));
+    results.rows.retain(|row| options.filter.split(',').any(|part| row.name.contains(part)));
     if results.rows.is_empty() {
         return Err(format!("no row is called {:?}", options.filter));
     }

@@ -117,6 +117,8 @@ pub(crate) struct Executed {
     pub(crate) atomics: u64,
     pub(crate) tlbi: BTreeMap<String, u64>,
     pub(crate) dc: BTreeMap<String, u64>,
+    /// Times that the CPU left a process: each is a call, or an instruction that faulted and did not count.
+    pub(crate) left: u64,
     /// Instructions by the address of the function that they are in, the overhead included.
     pub(crate) by_function: BTreeMap<u64, u64>,
 }

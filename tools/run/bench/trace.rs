@@ -70,7 +70,11 @@ pub(crate) fn run(
         return Err(format!("{why}; the console:\n{text}"));
     }
     let mut executed = BTreeMap::new();
-    for ((number, count), region) in traced.into_iter().zip(regions) {
+    for ((number, count), mut region) in traced.into_iter().zip(regions) {
+        // A process's load or store that faulted is logged, and did not count.
+        if region.instructions.checked_sub(count).is_some_and(|faulted| faulted <= region.left) {
+            region.instructions = count;
+        }
         if region.instructions != count {
             let logged = region.instructions;
             return Err(format!("row {number}: the log has {logged} instructions, the counter {count}: one is wrong"));
@@ -97,7 +101,7 @@ fn regions(kernel: &Kernel, overhead: Overhead, mut log: impl BufRead) -> Result
     let mark = kernel.symbol("bench_trace_mark")?;
     let code = kernel.code()?;
     let (mut regions, mut last, mut now) = (Vec::new(), Executed::default(), Executed::default());
-    let mut line = Vec::new();
+    let (mut line, mut in_process) = (Vec::new(), false);
     // Logged, and not yet known to have been executed.
     let mut next = None;
     loop {
@@ -120,8 +124,10 @@ fn regions(kernel: &Kernel, overhead: Overhead, mut log: impl BufRead) -> Result
         let Some(word) = code.word(pc) else {
             // A process's, or the kernel's own before the MMU is on, which no reading of the counter stands before.
             now.instructions += 1;
+            in_process = true;
             continue;
         };
+        now.left += u64::from(std::mem::take(&mut in_process));
         now.count(word);
         *now.by_function.entry(code.function(pc)).or_default() += 1;
         if pc == mark {

@@ -3,7 +3,8 @@
 
 use super::fault::{At, Need};
 use super::frame::{Dropped, Frames};
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::space_pages::UserPages;
 use super::spare::Spare;
 use super::{FaultAccess, FaultError, Handled, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange};

@@ -7,7 +7,8 @@
 
 use super::UserHal;
 use super::frame::Frames;
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::space_pages::UserPages;
 use super::usual::read_only;
 use crate::addr::{Order, PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;

@@ -1,7 +1,8 @@
 //! Page faults: what an entry lacks for an access, and how it gets it.
 #![forbid(unsafe_code)]
 
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::space_pages::UserPages;
 use super::spare::Spare;
 use super::{Backing, FaultAccess, FaultError, Handled, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, VirtAddr};
@@ -55,6 +56,7 @@ impl<H: UserHal> UserPages<H> {
     ///
     /// [`FaultError::Outside`], [`FaultError::Denied`], [`FaultError::Guard`] for an access that cannot be;
     /// [`FaultError::OutOfMemory`]. Nothing has changed then, but tables may have been added.
+    #[inline(always)]
     pub fn fault(&self, addr: VirtAddr, access: FaultAccess, area: &Backing, gfp: Gfp) -> Result<Handled, FaultError> {
         let at = addr.align_down(PAGE_SIZE);
         if !area.range.contains(at) || area.range.end().get() > super::space_pages::USER_END {

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::frame::{Counted, Frames};
-use super::space_pages::{Format, USER_END, UserPages};
+use super::hal::Format;
+use super::space_pages::{USER_END, UserPages};
 use super::spare::Spare;
 use super::usual::{Notes, ordinary, read_only, without_address};
 use super::zap::run_of;
@@ -212,7 +213,7 @@ impl<H: UserHal> UserPages<H> {
         let private = how.sharing == Sharing::Private;
         let first = part.start().align_down(LeafLevel::Pmd.size()).get();
         let (mut anon, mut mapped) = (0_u64, 0_u64);
-        let (mut result, mut notes) = (Ok(Left::Done), Notes::new());
+        let (mut result, mut notes, mut alone) = (Ok(Left::Done), Notes::new(), None);
         for slot in run_of(part).slots() {
             let mut raw = table.read(mmu, slot);
             let (plain, pfn) = (without_address::<Format<H>>(raw), Format::<H>::frame_of(raw));
@@ -221,10 +222,10 @@ impl<H: UserHal> UserPages<H> {
                 continue;
             }
             // The usual cases first: memory that nobody has pinned, already read-only, or to be so from now on.
-            if plain == read_only_leaf && map.share(pfn) {
+            if plain == read_only_leaf && map.share(pfn, &mut alone) {
                 // At most the entries of a table: this, and the next, cannot overflow.
                 anon = u64::wrapping_add(anon, 1);
-            } else if plain == writable && private && map.share(pfn) {
+            } else if plain == writable && private && map.share(pfn, &mut alone) {
                 anon = u64::wrapping_add(anon, 1);
                 raw = RawEntry::new(read_only_leaf.get() | pfn.start().get());
                 table.write(mmu, slot, raw);

@@ -10,7 +10,7 @@ use super::UserHal;
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Mobility;
 use crate::hal::Internal;
-use crate::mm::page::{Kind, Page, PageMap, PageState, find_head};
+use crate::mm::page::{Kind, Page, PageMap, PageState, find_far, find_head, find_near};
 use crate::mm::zone::{PageAllocator, PageBatch, PageHal};
 use core::sync::atomic::Ordering;
 
@@ -179,13 +179,6 @@ impl<'h, H: UserHal> Frames<'h, H> {
         }
     }
 
-    /// Whether a page is a user block of its own that is mapped once, and not pinned. The zero page is not.
-    #[inline]
-    pub(super) fn is_sole_page(&self, page: Page) -> bool {
-        let state = self.state(page);
-        state.kind() == Kind::User && state.order() == Order::ZERO && state.references() == 1
-    }
-
     /// Takes `count` references to an allocated block, by somebody who keeps it from being freed; whether they can be counted.
     pub(super) fn hold(&self, head: Page, count: u32) -> bool {
         let map = self.map();
@@ -296,31 +289,71 @@ impl<'h, H: UserHal> Frames<'h, H> {
 }
 
 /// The descriptors of a machine, for the loops of fork and unmap: found once, not for each frame.
-pub(super) struct Kept<H: UserHal>(<H::Pages as PageHal>::Map);
+pub(super) struct Kept<H: UserHal>(pub(super) <H::Pages as PageHal>::Map);
 
 impl<H: UserHal> Kept<H> {
-    /// Takes a reference to the user block of any order whose first page this frame is, if nobody has pinned it: the fast path
-    /// of fork. Returns whether it did.
     #[inline(always)]
-    pub(super) fn share(&self, pfn: Pfn) -> bool {
-        let Some(page) = self.0.find(pfn) else { return false };
+    fn find(&self, pfn: Pfn) -> Option<Page> {
+        match find_near(&self.0, pfn) {
+            Some(page) => Some(page),
+            None => find_far(self.0, pfn),
+        }
+    }
+
+    /// Takes a reference to the user block of any order whose first page this frame is, if nobody has pinned it: the fast path
+    /// of fork. Returns whether it did. `alone` as for [`Kept::is_sole`].
+    #[inline(always)]
+    pub(super) fn share(&self, pfn: Pfn, alone: &mut Option<PageState>) -> bool {
+        let Some(page) = self.find(pfn) else { return false };
         let descriptor = self.0.get(page);
+        if let Some(state) = *alone {
+            // One reference is that of the leaf, so there is no pin.
+            if descriptor.exchange_here(state, state.with_one_more()) {
+                return true;
+            }
+            *alone = None;
+        }
         if descriptor.prev() != 0 {
             return false;
         }
         let one_more = |state: PageState| {
             let user = state.kind() == Kind::User;
-            state.with_more(1).filter(|_| user).map(|more| (more, ()))
+            state.with_more(1).filter(|_| user).map(|more| (more, state))
         };
-        descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more).is_some()
+        let shared = descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more);
+        *alone = shared.filter(|state| state.references() == 1);
+        shared.is_some()
+    }
+
+    /// Whether the page of this frame is a user block of its own that is mapped once, and not pinned. The zero page is not.
+    /// `alone` is the state of such a page, if one has been seen: the next is probably alike.
+    #[inline(always)]
+    pub(super) fn is_sole(&self, pfn: Pfn, alone: &mut Option<PageState>) -> bool {
+        let Some(page) = self.find(pfn) else { return false };
+        let state = self.0.get(page).state();
+        if *alone == Some(state) {
+            return true;
+        }
+        let sole = state.kind() == Kind::User && state.order() == Order::ZERO && state.references() == 1;
+        if sole {
+            *alone = Some(state);
+        }
+        sole
     }
 
     /// Pins the page of this frame, if it is one of user memory that one leaf maps, and nobody but pins uses: the page. Under the
-    /// lock of that leaf.
+    /// lock of that leaf. `alone` is the state of such a page without pins, if one has been seen: the next is probably alike.
     #[inline(always)]
-    pub(super) fn pin(&self, pfn: Pfn) -> Option<Page> {
-        let page = self.0.find(pfn)?;
+    pub(super) fn pin(&self, pfn: Pfn, alone: &mut Option<PageState>) -> Option<Page> {
+        let page = self.find(pfn)?;
         let descriptor = self.0.get(page);
+        if let Some(alone) = *alone
+            && descriptor.exchange(alone, alone.with_one_more()).is_ok()
+        {
+            // The first pin: nobody else counts one before the leaf is unlocked. INVARIANT: USR-2, USR-4.
+            descriptor.set_prev(1);
+            return Some(page);
+        }
         let pins = descriptor.prev();
         let state = descriptor.state();
         let own = state.kind() == Kind::User
@@ -334,6 +367,9 @@ impl<H: UserHal> Kept<H> {
         }
         // INVARIANT: USR-2, USR-4.
         descriptor.add_prev(1);
+        if state.references() == 1 {
+            *alone = Some(state);
+        }
         Some(page)
     }
 
@@ -349,67 +385,11 @@ impl<H: UserHal> Kept<H> {
     /// more, so the flush has ordered what was done there before the free by the last owner.
     #[inline(always)]
     pub(super) fn unshare(&self, pfn: Pfn) -> bool {
-        self.0.find(pfn).is_some_and(|page| self.unshare_page(page))
-    }
-
-    #[inline(always)]
-    fn unshare_page(&self, page: Page) -> bool {
+        let Some(page) = self.find(pfn) else { return false };
         let one_less = |state: PageState| {
             let shared = state.kind() == Kind::User && state.references() > 1;
             shared.then(|| (state.with_one_less(), ()))
         };
         self.0.get(page).try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_less).is_some()
-    }
-}
-
-/// Frames that leave tables together, when no CPU holds them any more. Those that nobody else has are free in the end.
-pub(super) struct Leaving<'h, H: UserHal> {
-    frames: Frames<'h, H>,
-    map: Kept<H>,
-    batch: PageBatch<BATCH>,
-    dropped: Dropped,
-}
-
-impl<'h, H: UserHal> Leaving<'h, H> {
-    #[inline]
-    pub(super) fn new(hal: &'h H) -> Self {
-        let frames = Frames::new(hal);
-        Self { map: frames.kept(), frames, batch: PageBatch::new(), dropped: Dropped::default() }
-    }
-
-    /// Drops the reference of a leaf of the last level.
-    #[inline(always)]
-    pub(super) fn add(&mut self, pfn: Pfn) {
-        let Some(page) = self.map.0.find(pfn) else {
-            self.dropped.mapped += 1;
-            return;
-        };
-        if self.map.unshare_page(page) {
-            // Fewer than there are entries.
-            self.dropped.anon = self.dropped.anon.wrapping_add(1);
-        } else if !self.batch.push(page) {
-            self.free();
-            let pushed = self.batch.push(page);
-            debug_assert!(pushed, "the batch is empty");
-        }
-    }
-
-    /// Drops the reference of a leaf that maps so many pages at once.
-    pub(super) fn add_block(&mut self, pfn: Pfn, pages: u64) {
-        let mut one = Dropped::default();
-        one.add(self.frames.put(pfn));
-        self.dropped.anon += one.anon * pages;
-        self.dropped.mapped += one.mapped * pages;
-    }
-
-    #[inline(never)]
-    fn free(&mut self) {
-        self.frames.put_all(&mut self.batch, &mut self.dropped);
-    }
-
-    /// Frees what is left; what all of it counted as.
-    pub(super) fn finish(mut self) -> Dropped {
-        self.free();
-        self.dropped
     }
 }

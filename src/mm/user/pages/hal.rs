@@ -53,3 +53,6 @@ pub unsafe trait UserHal: Clone {
         let _ = begins;
     }
 }
+
+/// The entry format of a machine's tables.
+pub(super) type Format<H> = <<H as UserHal>::Mmu as Mmu>::Format;

@@ -38,6 +38,7 @@ mod fault;
 mod fork;
 mod frame;
 mod hal;
+mod leaving;
 mod pin;
 mod protect;
 mod raw_calls;

@@ -3,7 +3,8 @@
 
 use super::anon::part_end;
 use super::frame::Frames;
-use super::space_pages::{Format, USER_END, UserPages};
+use super::hal::Format;
+use super::space_pages::{USER_END, UserPages};
 use super::usual::{ordinary, without_address};
 use super::{Backing, FaultAccess, FaultError, Sharing, UserHal};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
@@ -95,8 +96,8 @@ impl<H: UserHal> UserPages<H> {
         pinned: &mut [Option<Pinned<H>>],
     ) -> Result<(), FaultError> {
         let access = if write { FaultAccess::Write } else { FaultAccess::Read };
-        let (mut at, mut count) = (addr.align_down(PAGE_SIZE), 0);
-        while let Some(left) = pinned.get_mut(count..).filter(|left| !left.is_empty()) {
+        let (mut at, mut left) = (addr.align_down(PAGE_SIZE), pinned);
+        while !left.is_empty() {
             if !area.range.contains(at) || area.range.end().get() > USER_END {
                 return Err(FaultError::Outside(at.max(addr)));
             }
@@ -104,13 +105,10 @@ impl<H: UserHal> UserPages<H> {
                 return Err(FaultError::Denied(at.max(addr)));
             }
             let mut done = self.pin_ordinary(at, write, area, left);
-            if done == 0
-                && let Some(first) = left.first_mut()
-            {
-                *first = Some(self.pin_any(at, write, area, gfp)?);
-                done = 1;
+            if done == 0 {
+                done = self.pin_any(at, write, area, gfp, left)?;
             }
-            count += done;
+            left = left.get_mut(done..).unwrap_or_default();
             at = VirtAddr::new(at.get() + done as u64 * PAGE_SIZE);
         }
         Ok(())
@@ -132,57 +130,81 @@ impl<H: UserHal> UserPages<H> {
             return 0;
         }
         let run = Run::from_slot(Level::Pte.slot(at), (end.get() - at.get()) >> PAGE_SHIFT);
-        let mut done = 0;
+        let (mut done, mut alone) = (0, None);
         for (slot, place) in run.slots().zip(pinned) {
             let raw = table.read(mmu, slot);
-            let plain = without_address::<Format<H>>(raw);
+            // A page of a contiguous group is one like any other.
+            let plain = Format::<H>::with_contiguous(without_address::<Format<H>>(raw), false);
             if plain != writable && (write || plain != read_only) {
                 break;
             }
-            let Some(page) = kept.pin(Format::<H>::frame_of(raw)) else { break };
+            let Some(page) = kept.pin(Format::<H>::frame_of(raw), &mut alone) else { break };
             *place = Some(Pinned { hal: self.hal().clone(), page, head: Some(page) });
             done += 1;
         }
         done
     }
 
-    /// Pins a page that is not there, or is no ordinary one.
+    /// Pins a page that is not there, or is no ordinary one, and what follows in the same block: how many.
     #[inline(never)]
-    fn pin_any(&self, at: VirtAddr, write: bool, area: &Backing, gfp: Gfp) -> Result<Pinned<H>, FaultError> {
+    fn pin_any(
+        &self,
+        at: VirtAddr,
+        write: bool,
+        area: &Backing,
+        gfp: Gfp,
+        pinned: &mut [Option<Pinned<H>>],
+    ) -> Result<usize, FaultError> {
         let access = if write { FaultAccess::Write } else { FaultAccess::Read };
         loop {
-            if let Some(pinned) = self.try_pin(at, write, area)? {
-                return Ok(pinned);
+            let done = self.try_pin(at, write, area, pinned)?;
+            if done != 0 {
+                return Ok(done);
             }
             self.fault_slow(at, access, area, area.sharing == Sharing::Private, gfp)?;
         }
     }
 
-    /// Pins what is there, if it can stay as it is.
-    fn try_pin(&self, at: VirtAddr, write: bool, area: &Backing) -> Result<Option<Pinned<H>>, FaultError> {
+    /// Pins what one leaf maps from `at` on, as far as the area goes, if it can stay as it is: how many pages.
+    fn try_pin(
+        &self,
+        at: VirtAddr,
+        write: bool,
+        area: &Backing,
+        pinned: &mut [Option<Pinned<H>>],
+    ) -> Result<usize, FaultError> {
         let frames = Frames::new(self.hal());
         let _entries = self.lock_entries(at);
-        let Some(leaf) = self.leaf_at(at).filter(|leaf| leaf.prot.is_writable() || !write) else { return Ok(None) };
-        let pfn = Pfn::containing(PhysAddr::new(leaf.phys.get() + at.offset_in(leaf.level.size())));
+        let Some(leaf) = self.leaf_at(at).filter(|leaf| leaf.prot.is_writable() || !write) else { return Ok(0) };
+        let (inside, size) = (at.offset_in(leaf.level.size()), leaf.level.size());
+        let pfn = Pfn::containing(PhysAddr::new(leaf.phys.get() + inside));
         if pfn == self.hal().zero_page() {
-            return Ok(None);
+            return Ok(0);
         }
         let (Some(page), Some((head, state))) = (frames.find(pfn), frames.block(pfn)) else {
             return Err(FaultError::NotPinnable(at));
         };
         let user = state.kind() == Kind::User;
         if user && area.sharing == Sharing::Private && !self.is_own(&frames, head, state, leaf.level) {
-            return Ok(None);
+            return Ok(0);
         }
+        // A block of several leaves, or of a driver, is taken leaf by leaf.
+        let whole = user && state.order().pages() * PAGE_SIZE == size;
+        let reached = ((size - inside).min(area.range.end().get() - at.get())) >> PAGE_SHIFT;
+        let count = if whole { reached.min(pinned.len() as u64) } else { 1 };
+        let Ok(count) = u32::try_from(count) else { return Ok(0) };
         // Half of what can be counted is enough for pins.
         let full = user && frames.pins(head) > u32::MAX / 2;
-        if full || !frames.hold(head, 1) {
+        if full || !frames.hold(head, count) {
             return Err(FaultError::OutOfMemory);
         }
         if user {
             // INVARIANT: USR-2, USR-4.
-            frames.add_pin(head, 1);
+            frames.add_pin(head, count.cast_signed());
         }
-        Ok(Some(Pinned { hal: self.hal().clone(), page, head: user.then_some(head) }))
+        for (index, place) in (0..count).zip(pinned) {
+            *place = Some(Pinned { hal: self.hal().clone(), page: page.offset(index), head: user.then_some(head) });
+        }
+        Ok(crate::addr::to_usize(u64::from(count)))
     }
 }

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::frame::Frames;
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::space_pages::UserPages;
 use super::usual::{ordinary, without_address};
 use super::zap::run_of;
 use super::{Backing, PagesError, Sharing, UserHal};
@@ -96,8 +97,7 @@ impl<H: UserHal> UserPages<H> {
     }
 
     fn protect_part<F: FrameSource>(&self, part: VirtRange, area: &Backing, gather: &mut Gather<'_, H::Mmu, F>) {
-        let frames = Frames::new(self.hal());
-        let mmu = self.tables().mmu();
+        let (kept, mmu) = (Frames::new(self.hal()).kept(), self.tables().mmu());
         let _entries = self.lock_entries(part.start());
         let (table, raw) = self.tables().lowest(part.start());
         if table.level() != Level::Pte {
@@ -113,19 +113,15 @@ impl<H: UserHal> UserPages<H> {
             Access::ReadWrite | Access::Execute => [Access::ReadOnly, Access::Execute],
         };
         let (one, other) = (ordinary::<Format<H>>(one), ordinary::<Format<H>>(other));
+        let (unusual, may_write) = (area.access == Access::Execute, area.access == Access::ReadWrite);
         // Pages from `first` to `here` have changed.
-        let (mut first, mut here, mut restored) = (part.start(), part.start(), false);
+        let (mut first, mut here, mut restored, mut alone) = (part.start(), part.start(), false, None);
         for slot in run_of(part).slots() {
             let (raw, next) = (table.read(mmu, slot), VirtAddr::new(here.get() + PAGE_SIZE));
             let plain = without_address::<Format<H>>(raw);
             let usual = (plain == one || plain == other)
-                && match area.access {
-                    Access::ReadOnly => true,
-                    Access::ReadWrite => {
-                        frames.find(Format::<H>::frame_of(raw)).is_some_and(|page| frames.is_sole_page(page))
-                    }
-                    Access::Execute => false,
-                };
+                && !unusual
+                && (!may_write || kept.is_sole(Format::<H>::frame_of(raw), &mut alone));
             let outcome = if usual {
                 table.write(mmu, slot, RawEntry::new(raw.get() ^ plain.get() ^ wanted.get()));
                 Outcome::Changed
@@ -134,8 +130,8 @@ impl<H: UserHal> UserPages<H> {
             } else {
                 self.protect_unusual(table, (slot, here), raw, area)
             };
-            restored |= outcome == Outcome::Restored;
             if outcome != Outcome::Changed {
+                restored |= outcome == Outcome::Restored;
                 note(gather, first, here);
                 first = next;
             }

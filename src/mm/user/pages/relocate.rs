@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::anon::part_end;
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::space_pages::UserPages;
 use super::spare::Spare;
 use super::zap::run_of;
 use super::{PagesError, UserHal};

@@ -3,7 +3,8 @@
 
 use super::anon::part_end;
 use super::frame::Frames;
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::space_pages::UserPages;
 use super::spare::Spare;
 use super::zap::run_of;
 use super::{PagesError, UserHal};

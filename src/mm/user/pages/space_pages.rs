@@ -1,13 +1,15 @@
 //! [`UserPages`]: one space's tables, its locks and its counters.
 #![forbid(unsafe_code)]
 
-use super::frame::{Dropped, Leaving};
+use super::frame::Dropped;
+use super::hal::Format;
+use super::leaving::Leaving;
 use super::spare::Spare;
 use super::{FaultError, PagesError, UserHal, class};
-use crate::addr::{PAGE_SIZE, PMD_SHIFT, Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat};
-use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
+use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::{Asid, Mmu};
 use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
@@ -17,17 +19,11 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 /// Tables that are unlinked with one flush, before others may link some.
 const REAPED: usize = 64;
 
-/// Entries that are looked at together, to be passed over if nothing is in them.
-const LOOK: usize = 16;
-
 /// Locks for entries.
 const STRIPES: usize = 32;
 
 /// One past the last user address, which is at most this.
 pub(super) const USER_END: u64 = 0x0001_0000_0000_0000;
-
-/// The entry format of a machine's tables.
-pub(super) type Format<H> = <<H as UserHal>::Mmu as Mmu>::Format;
 
 /// The lock of the entries for some addresses, held.
 pub(super) type Entries<'s, H> = OrderedGuard<'s, (), class::UserEntries, <H as UserHal>::Relax>;
@@ -220,6 +216,11 @@ impl<H: UserHal> UserPages<H> {
 
     /// The same for tables that translate an address of `emptied` and lie in `hole`: others have not become empty.
     pub(super) fn reap_around(&self, emptied: VirtRange, hole: VirtRange) {
+        let room = hole.start().align_up(PMD_SIZE).and_then(|start| start.checked_add(PMD_SIZE));
+        if room.is_none_or(|end| end > hole.end()) {
+            // Not one table lies in it.
+            return;
+        }
         let frames = self.hal.frames(Gfp::ATOMIC);
         let mut gather = self.tables.gather(&frames);
         let mut upper = false;
@@ -265,16 +266,7 @@ impl<H: UserHal> UserPages<H> {
         let mmu = hal.mmu();
         tables.raze(&source, |last| match last {
             Last::Entries(table) => {
-                for first in (0..ENTRIES as u64).step_by(LOOK) {
-                    let run = Run::from_slot(Slot::wrapping(first), LOOK as u64);
-                    if !table.is_empty(&mmu, run) {
-                        table.read_each(&mmu, run, |raw| {
-                            if Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw) {
-                                leaving.add(Format::<H>::frame_of(raw));
-                            }
-                        });
-                    }
-                }
+                leaving.add_entries(table, &mmu, Run::TABLE);
             }
             Last::Block(level, raw) => {
                 if let Entry::Leaf(leaf) | Entry::Parked(leaf) = Format::<H>::decode(level, raw) {

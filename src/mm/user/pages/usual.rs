@@ -3,7 +3,8 @@
 #![forbid(unsafe_code)]
 
 use super::frame::{Dropped, Frames};
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::space_pages::UserPages;
 use super::{Backing, FaultError, Handled, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
@@ -112,7 +113,7 @@ impl<H: UserHal> UserPages<H> {
     ///
     /// The next such fault of the space probably needs what the last one needed: so its page is there before the lock is
     /// taken, and the usual case looks once. A wrong guess costs a second look, and the page that nobody needs.
-    #[inline]
+    #[inline(never)]
     pub(super) fn fault_write(&self, at: VirtAddr, area: &Backing, gfp: Gfp) -> Result<Option<Handled>, FaultError> {
         let frames = Frames::new(self.hal());
         let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO);
@@ -123,12 +124,38 @@ impl<H: UserHal> UserPages<H> {
             true => gfp.difference(Gfp::DIRECT_RECLAIM | Gfp::NOFAIL) | Gfp::NOWARN,
             false => gfp,
         };
-        let mut page = match guess {
-            Plan::Fill => frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok().map(|page| (page, true)),
+        let page = match guess {
+            Plan::Fill | Plan::Replace => {
+                frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok().map(|page| (page, true))
+            }
             Plan::Copy => frames.pages().alloc_pages(lightly, Order::ZERO).ok().map(|page| (page, false)),
-            Plan::Replace | Plan::Reuse => None,
+            Plan::Reuse => None,
         };
-        let refused = guess != Plan::Reuse && page.is_none() && !gfp.may_wait();
+        let handled = match page {
+            Some((page, _)) if guess == Plan::Fill => self.fill_absent(at, page, &frames),
+            _ => match self.carry_out(at, area, page, &frames) {
+                Carried::Out(handled) => Some(handled),
+                Carried::Needs(_) | Carried::Unusual => None,
+            },
+        };
+        if let Some(handled) = handled {
+            return Ok(Some(handled));
+        }
+        self.fault_write_again(at, area, gfp, page, guess != Plan::Reuse && page.is_none() && !gfp.may_wait())
+    }
+
+    /// [`Self::fault_write`] after a wrong guess, for which this page was allocated. `refused`: none can be.
+    #[cold]
+    #[inline(never)]
+    fn fault_write_again(
+        &self,
+        at: VirtAddr,
+        area: &Backing,
+        gfp: Gfp,
+        mut page: Option<(Page, bool)>,
+        refused: bool,
+    ) -> Result<Option<Handled>, FaultError> {
+        let frames = Frames::new(self.hal());
         for _ in 0..LOOKS {
             let plan = match self.carry_out(at, area, page, &frames) {
                 Carried::Out(handled) => return Ok(Some(handled)),
@@ -154,22 +181,43 @@ impl<H: UserHal> UserPages<H> {
         Ok(None)
     }
 
+    /// Maps a zeroed page where nothing is; `None`, and nothing has changed, if there is something, or no table.
+    #[inline(always)]
+    fn fill_absent(&self, at: VirtAddr, page: Page, frames: &Frames<'_, H>) -> Option<Handled> {
+        let (tables, mmu) = (self.tables(), self.tables().mmu());
+        let _entries = self.lock_entries(at);
+        let (table, raw) = tables.lowest(at);
+        if table.level() != Level::Pte || !raw.is_absent() {
+            return None;
+        }
+        frames.claim(page, at);
+        let leaf = ordinary::<Format<H>>(Access::ReadWrite).get() | frames.pfn(page).start().get();
+        // The zeroes are visible to every CPU before the entry is.
+        mmu.publish_table();
+        table.write(mmu, Level::Pte.slot(at), RawEntry::new(leaf));
+        mmu.publish();
+        self.count_anon(1);
+        Some(Handled::Zeroed(Order::ZERO))
+    }
+
     /// The probable need of a write fault: that of the last one.
     #[inline(always)]
     fn guess(&self) -> Plan {
         match self.expected.load(Ordering::Relaxed) {
             0 => Plan::Fill,
             1 => Plan::Copy,
-            _ => Plan::Reuse,
+            2 => Plan::Reuse,
+            _ => Plan::Replace,
         }
     }
 
     #[cold]
     fn expect(&self, plan: Plan) {
         let number = match plan {
-            Plan::Fill | Plan::Replace => 0,
+            Plan::Fill => 0,
             Plan::Copy => 1,
             Plan::Reuse => 2,
+            Plan::Replace => 3,
         };
         self.expected.store(number, Ordering::Relaxed);
     }
@@ -193,8 +241,8 @@ impl<H: UserHal> UserPages<H> {
                 return Carried::Out(Handled::Reused);
             }
             Some((page, zeroed)) if plan == Plan::Copy || (plan != Plan::Reuse && zeroed) => {
-                if plan == Plan::Copy && zeroed {
-                    // It serves, but the next one need not be zeroed.
+                if zeroed && plan != self.guess() {
+                    // It serves, but the next one probably comes to an entry like this one.
                     self.expect(plan);
                 }
                 page
@@ -240,7 +288,7 @@ impl<H: UserHal> UserPages<H> {
     }
 
     /// A read of a page of a private area where nothing is, whose table is there. `None` if it is no usual case.
-    #[inline]
+    #[inline(never)]
     pub(super) fn fault_read(&self, at: VirtAddr, area: &Backing) -> Option<Handled> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         if area.sharing != Sharing::Private {

@@ -3,8 +3,9 @@
 
 use super::anon::part_end;
 use super::fault::Need;
-use super::frame::Leaving;
-use super::space_pages::{Format, UserPages};
+use super::hal::Format;
+use super::leaving::Leaving;
+use super::space_pages::UserPages;
 use super::spare::Spare;
 use super::{PagesError, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
@@ -112,6 +113,9 @@ impl<H: UserHal> UserPages<H> {
 
     /// Makes sure that there is a table of last entries for `at`: a block is split.
     pub(super) fn table_at(&self, at: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
+        if self.tables().look(|| self.tables().lowest(at)).0.level() == Level::Pte {
+            return Ok(());
+        }
         let spare = Spare::new(self.hal(), gfp, Order::ZERO);
         self.grow(at, LeafLevel::Pte, &spare)?;
         self.split_at(at, &spare)
@@ -134,10 +138,11 @@ impl<H: UserHal> UserPages<H> {
 
     /// Makes the edges of `range` edges of leaves.
     pub(in crate::mm::user) fn carve(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
-        for edge in [range.start(), range.end()] {
-            if edge.is_aligned(PMD_SIZE) {
-                continue;
-            }
+        let inside = |edge: VirtAddr| !edge.is_aligned(PMD_SIZE);
+        // One look finds the block that has both edges inside.
+        let together = range.start().align_down(PMD_SIZE) == range.end().align_down(PMD_SIZE);
+        let end = Some(range.end()).filter(|end| inside(*end) && !(together && inside(range.start())));
+        for edge in Some(range.start()).filter(|start| inside(*start)).into_iter().chain(end) {
             // A block, or nothing: what else there is has edges everywhere, or is unfolded where it is changed.
             let (table, raw) = self.tables().look(|| self.tables().lowest(edge));
             if table.level() != Level::Pte && !raw.is_absent() {
@@ -202,14 +207,8 @@ impl<H: UserHal> UserPages<H> {
         table.invalidate_each(mmu, run);
         tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
         // No CPU reaches the frames any more.
-        let (mut leaving, mut guards) = (Leaving::new(self.hal()), false);
-        table.read_each(mmu, run, |raw| {
-            if raw == Format::<H>::GUARD {
-                guards = true;
-            } else if !raw.is_absent() {
-                leaving.add(Format::<H>::frame_of(raw));
-            }
-        });
+        let mut leaving = Leaving::new(self.hal());
+        let guards = leaving.add_entries(table, mmu, run);
         if guards && keep_guards {
             for slot in run.slots() {
                 if table.read(mmu, slot) != Format::<H>::GUARD {

@@ -1,0 +1,106 @@
+//! Pages that leave a space in numbers: where they wait, and what they are by then.
+
+use super::machine::{cpu, data, on_a_machine, page, pages};
+use quarry::addr::{Order, PAGE_SIZE, PhysAddr};
+use quarry::arch::host::Config;
+use quarry::gfp::Gfp;
+use quarry::mm::page::{Kind, PageMap};
+use quarry::mm::user::pages::{Backing, Sharing};
+use quarry::mm::zone::PageHal;
+
+/// A writable area of so many pages that come in runs of sixteen.
+fn runs(count: u64) -> Backing {
+    Backing { largest: Backing::RUN, ..data(count) }
+}
+
+#[test]
+fn a_run_that_nobody_else_has_is_free_as_one_block() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), runs(64));
+        let map = kernel.pages.hal().map();
+        let state = |phys: PhysAddr| map.get(map.find(quarry::addr::Pfn::containing(phys)).unwrap()).state();
+        for whole in [true, false] {
+            for n in [0, 16, 32, 48] {
+                kernel.store(&space, page(n), &area, n).unwrap();
+            }
+            let at = |n| space.tables().translate(page(n)).unwrap().phys;
+            let (first, second, third) = (at(0), at(16), at(32));
+            // One page of a run is a device's too, and one run is cut.
+            let pinned = space.pin(page(20), true, &area, Gfp::KERNEL).unwrap();
+            if whole {
+                space.unmap(pages(0, 40), pages(0, 40), Gfp::KERNEL).unwrap();
+            } else {
+                space.discard(pages(0, 40), Gfp::KERNEL).unwrap();
+            }
+            assert_eq!((state(first).kind(), state(first).order()), (Kind::Pcp, Backing::RUN));
+            for n in 1..16 {
+                assert_eq!(state(PhysAddr::new(first.get() + n * PAGE_SIZE)).kind(), Kind::Inside, "page {n}");
+            }
+            for n in 0..16 {
+                let expected = if n == 4 { Kind::User } else { Kind::Pcp };
+                let found = state(PhysAddr::new(second.get() + n * PAGE_SIZE));
+                assert_eq!((found.kind(), found.order()), (expected, Order::ZERO), "page {n}");
+            }
+            for n in 0..16 {
+                let expected = if n >= 8 { Kind::User } else { Kind::Pcp };
+                assert_eq!(state(PhysAddr::new(third.get() + n * PAGE_SIZE)).kind(), expected, "page {n}");
+            }
+            assert_eq!(space.usage().anon, 24 * PAGE_SIZE);
+            kernel.check(&[&space]);
+            kernel.pages.check().unwrap();
+            pinned.unpin();
+            space.unmap(pages(0, 64), pages(0, 64), Gfp::KERNEL).unwrap();
+            assert_eq!(space.usage().anon, 0);
+        }
+        kernel.end([space]);
+    });
+}
+
+#[test]
+fn a_run_that_a_child_has_too_stays_with_it() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (parent, area) = (kernel.space(1), runs(64));
+        for n in 0..64 {
+            kernel.store(&parent, page(n), &area, n).unwrap();
+        }
+        let mut child = kernel.space(2);
+        parent.fork(&mut child, [(pages(0, 64), Sharing::Private)], Gfp::KERNEL).unwrap();
+        // The child has some pages of its own.
+        for n in [3, 17, 18, 40] {
+            kernel.store(&child, page(n), &area, 100 + n).unwrap();
+        }
+        kernel.check(&[&parent, &child]);
+        parent.unmap(pages(0, 64), pages(0, 64), Gfp::KERNEL).unwrap();
+        assert_eq!(parent.usage().anon, 0);
+        kernel.check(&[&parent, &child]);
+        for n in 0..64 {
+            let value = if [3, 17, 18, 40].contains(&n) { 100 + n } else { n };
+            assert_eq!(kernel.load(&child, page(n), &area).unwrap().0, value, "page {n}");
+        }
+        kernel.end([parent, child]);
+    });
+}
+
+#[test]
+fn many_pages_wait_in_reserve_for_the_next_burst() {
+    if cfg!(miri) {
+        return;
+    }
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), data(1000));
+        // The first bursts are fetched from the zone: so much may wait from then on.
+        for _ in 0..3 {
+            space.populate(pages(0, 1000), &area, Gfp::KERNEL).unwrap();
+            space.unmap(pages(0, 1000), pages(0, 1000), Gfp::KERNEL).unwrap();
+            kernel.pages.check().unwrap();
+        }
+        let listed = kernel.pages.pages_on_lists(cpu());
+        assert!(listed >= 800, "{listed} pages wait");
+        for n in 0..1000 {
+            kernel.store(&space, page(n), &area, n).unwrap();
+        }
+        kernel.check(&[&space]);
+        kernel.pages.check().unwrap();
+        kernel.end([space]);
+    });
+}
