@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::machine::Machine;
+use super::symbol;
 
 /// Offers every word that may stand where the cursor is. The text is that of the arguments before that word.
 pub(super) type Words = fn(before: &str, offer: &mut dyn FnMut(&str));
@@ -16,10 +17,17 @@ pub(super) struct Command {
     /// A line that does something useful on every machine.
     pub(super) example: &'static str,
     /// Words that complete its arguments.
-    #[expect(dead_code, reason = "the line editor asks for them, which does not complete yet")]
     pub(super) words: Words,
     /// Runs it with the text behind its name.
     pub(super) run: fn(&Machine, &str),
+}
+
+/// For an address as the only argument.
+pub(super) fn addresses(before: &str, offer: &mut dyn FnMut(&str)) {
+    if before.is_empty() {
+        ["phys:0x", "pfn:"].iter().for_each(|form| offer(form));
+        symbol::names(offer);
+    }
 }
 
 /// For a command whose arguments nothing completes.

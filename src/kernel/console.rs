@@ -63,6 +63,17 @@ pub fn print(text: fmt::Arguments<'_>) {
     line.send();
 }
 
+/// The console as a writer: each piece is printed for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Console;
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        print(format_args!("{text}"));
+        Ok(())
+    }
+}
+
 /// As [`print`], for reports: waits at most a tenth of a second for another CPU, then writes all the same. If formatting fails,
 /// the part formatted so far is out.
 pub fn print_urgent(text: fmt::Arguments<'_>) {

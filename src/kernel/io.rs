@@ -1,5 +1,6 @@
 //! Device memory at boot and at the prompt.
 
+use super::address::address;
 use super::bootargs::parse_number;
 use crate::addr::{PhysAddr, VirtAddr, VirtRange};
 use crate::arch::aarch64::features::IdRegisters;
@@ -44,7 +45,7 @@ pub(super) fn map(words: &str) {
     let mut words = words.split_whitespace();
     let (phys, size) = (words.next().and_then(parse_number), words.next().and_then(parse_number));
     let (Some(phys), Some(size), Some(memory)) = (phys, size, memory_type(words.next())) else {
-        return kprintln!("ioremap PHYS SIZE [{}]", TYPES.join("|"));
+        return kprintln!("ioremap PHYS SIZE [{}], such as ioremap 0x9000000 0x1000", TYPES.join("|"));
     };
     let prot = Prot::kernel(Access::ReadWrite).with_memory(memory);
     match prot.map(|prot| global::ioremap_prot(PhysAddr::new(phys), size, prot)) {
@@ -61,7 +62,7 @@ pub(super) fn unmap(word: &str) {
         Some(Ok(())) if parse_number(word) == Some(0) => kprintln!("nothing is mapped at address zero"),
         Some(Ok(())) => kprintln!("unmapped"),
         Some(Err(error)) => kprintln!("{error}"),
-        None => kprintln!("the address that ioremap printed"),
+        None => kprintln!("the address that ioremap printed, such as 0xffff800080010000; iomaps lists them"),
     }
 }
 
@@ -74,9 +75,10 @@ pub(super) fn list() {
 
 /// `readl ADDR`: reads four bytes, in one access, as a register may require.
 pub(super) fn read(word: &str) {
-    let Some(addr) = parse_number(word).map(VirtAddr::new).filter(|addr| addr.is_aligned(4)) else {
-        return kprintln!("an address that is a multiple of 4");
-    };
+    let Some(addr) = address(word) else { return };
+    if !addr.is_aligned(4) {
+        return kprintln!("{addr} is not a multiple of 4, as the address of a register is");
+    }
     match probe::load_u32(addr) {
         Some(value) => kprintln!("{addr}: {value:#010x}"),
         None => kprintln!("{addr} cannot be read"),

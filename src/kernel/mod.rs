@@ -2,7 +2,9 @@
 //! too.
 
 pub mod account;
+pub mod address;
 pub mod bootargs;
+pub mod gfp_names;
 pub mod kallsyms;
 pub mod line;
 pub mod log_level;
@@ -61,6 +63,8 @@ pub mod power;
 mod pressure;
 #[cfg(target_os = "none")]
 pub mod prompt;
+#[cfg(target_os = "none")]
+mod provoke;
 #[cfg(target_os = "none")]
 mod reference;
 #[cfg(target_os = "none")]

@@ -1,6 +1,7 @@
 //! Addresses as people read them: with the name of the function, from the image's own table.
 
 use super::kallsyms::SymbolTable;
+use super::line::offer_shown;
 use crate::addr::{VirtAddr, to_usize};
 use crate::arch::aarch64::backtrace::Frame;
 use crate::arch::aarch64::boot;
@@ -61,6 +62,19 @@ impl fmt::Display for Symbol {
             Some(found) => write!(f, " {}+{:#x}/{:#x}", found.name, u64::from(found.offset) + before, found.size),
             None => Ok(()),
         }
+    }
+}
+
+/// The address of a symbol.
+pub(super) fn address_of(name: &str) -> Option<VirtAddr> {
+    let offset = SymbolTable::new(table())?.find(name)?;
+    boot::image_start().checked_add(offset)
+}
+
+/// Offers every symbol's name that is not too long for a line.
+pub(super) fn names(offer: &mut dyn FnMut(&str)) {
+    for (_, name) in SymbolTable::new(table()).iter().flat_map(SymbolTable::symbols) {
+        offer_shown(name, offer);
     }
 }
 

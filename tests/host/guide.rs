@@ -230,3 +230,51 @@ fn the_readme_has_eight_rows_of_the_table_of_performance() {
         assert!(all.contains(row), "docs/performance.md has no row {row}");
     }
 }
+
+/// The text between quotes behind `field: "`.
+fn field<'t>(row: &'t str, field: &str) -> &'t str {
+    let text = row.split_once(&format!("{field}: \"")).map_or("", |(_, rest)| rest);
+    text.split_once('"').map_or("", |(text, _)| text)
+}
+
+fn sources(dir: &str) -> Vec<String> {
+    let found = names(dir).into_iter().map(|name| format!("{dir}/{name}"));
+    found.flat_map(|path| if root().join(&path).is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn the_page_of_the_prompt_has_every_command() {
+    let page = read("docs/prompt.md");
+    let mut commands = 0;
+    for path in sources("src/kernel") {
+        let text = read(&path);
+        for row in text.split("Command {\n").skip(1).filter(|row| row.trim_start().starts_with("name: \"")) {
+            let [name, arguments, help, example] =
+                ["name", "arguments", "help", "example"].map(|name| field(row, name));
+            assert_eq!(example.split([' ', '|']).next(), Some(name), "{path}: the example is of another command");
+            let call = if arguments.is_empty() { name.to_owned() } else { format!("{name} {arguments}") };
+            let [call, example] = [call.as_str(), example].map(|text| text.replace('|', "\\|"));
+            let wanted = format!("| `{call}` | {help} | `{example}` |\n");
+            assert!(page.contains(&wanted), "{path}: docs/prompt.md lacks\n{wanted}");
+            commands += 1;
+        }
+    }
+    assert!(commands >= 40, "{commands} commands were found");
+    assert_eq!(
+        page.lines().filter(|line| line.starts_with("| `") && line.matches("` |").count() == 2).count(),
+        commands
+    );
+}
+
+#[test]
+fn each_kind_of_fault_at_the_prompt_is_a_misuse_of_the_table() {
+    let (text, page) = (read("src/kernel/prompt/misuse.rs"), read("docs/misuse.md"));
+    let table =
+        text.split_once("const KINDS").and_then(|(_, rest)| rest.split_once("\n];")).map_or("", |(table, _)| table);
+    let strings: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
+    for kind in strings.chunks(2) {
+        let [name, about] = kind else { panic!("a name and a misuse: {kind:?}") };
+        assert!(page.contains(&format!("\n| {about} | ")), "{name}: docs/misuse.md has no row {about:?}");
+    }
+    assert!(strings.len() >= 80, "{} strings", strings.len());
+}

@@ -191,7 +191,7 @@ ktest!(
     report = "kernel: text",
     report = "has no descriptor: no RAM is near",
     report = "0xffff800000000000 is no address in the linear map or of RAM, and no frame number",
-    report = "an address or a frame number, such as"
+    report = "all: no symbol has the name; an address is 0x"
 );
 fn the_prompt_says_what_a_frame_is() {
     extern crate alloc;

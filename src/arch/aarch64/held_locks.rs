@@ -4,7 +4,7 @@
 use super::cpu::{self, MAX_CPUS, Relax};
 use super::irq::{self, IrqFlags};
 use super::stack::{self, StackUse};
-use crate::addr::{VirtAddr, to_usize};
+use crate::addr::{CpuId, VirtAddr, to_usize};
 use crate::sync::{CHECKED, HeldLocks, LockContext, LockHal};
 
 /// CPUs whose locks are remembered.
@@ -20,6 +20,12 @@ pub fn held_locks() -> Option<&'static HeldLocks> {
         return None;
     }
     HELD.get(to_usize(u64::from(cpu::current().get())))
+}
+
+/// The locks that a CPU holds, at some moment during the call. `None` in a build that does not check.
+#[must_use]
+pub fn held_locks_of(cpu: CpuId) -> Option<&'static HeldLocks> {
+    HELD.get(to_usize(u64::from(cpu.get())))
 }
 
 /// Whether the order of locks counts on this CPU: from the end of booting to the report of the end.

@@ -1,6 +1,6 @@
-//! Loads that may fault: a bad address is an answer, not a report. Two instructions have addresses of their own, which
-//! the handler of synchronous exceptions recognises; and in a range where that is agreed on, any load reads zero where
-//! nothing is mapped.
+//! Accesses that may fault: a bad address is an answer, not a report. Three instructions have addresses of their own, and a call has
+//! a return address of its own, which the handler of synchronous exceptions recognises; and in a range where that is agreed on,
+//! any load reads zero where nothing is mapped.
 
 use super::esr::{Access, ExceptionClass, FaultStatus};
 use super::exception::Exception;
@@ -19,7 +19,24 @@ global_asm!(
     "probe_load_u64_access: ldr x1, [x0]",
     "mov x0, #0",
     "ret",
+    // in: x0 = address, x1 = value   out: x0 = 0, or x0 = 1 if the store faulted
+    ".global probe_store_u64, probe_store_u64_access",
+    "probe_store_u64:",
+    "probe_store_u64_access: str x1, [x0]",
+    "mov x0, #0",
+    "ret",
     "probe_faulted: mov x0, #1",
+    "ret",
+    // in: x0 = function   out: x0 = 0, or x0 = 1 if its first instruction could not be executed
+    ".global probe_call, probe_call_return, probe_call_faulted",
+    "probe_call: stp x29, x30, [sp, #-16]!",
+    "mov x29, sp",
+    "blr x0",
+    "probe_call_return: mov x0, #0",
+    "ldp x29, x30, [sp], #16",
+    "ret",
+    "probe_call_faulted: mov x0, #1",
+    "ldp x29, x30, [sp], #16",
     "ret",
 );
 
@@ -32,6 +49,11 @@ struct Answer {
 unsafe extern "C" {
     fn probe_load_u32(addr: u64) -> Answer;
     fn probe_load_u64(addr: u64) -> Answer;
+    fn probe_store_u64(addr: u64, value: u64) -> u64;
+    fn probe_call(function: u64) -> u64;
+    static probe_store_u64_access: u8;
+    static probe_call_return: u8;
+    static probe_call_faulted: u8;
     static probe_load_u32_access: u8;
     static probe_load_u64_access: u8;
     static probe_faulted: u8;
@@ -55,15 +77,59 @@ pub fn load_u64(addr: VirtAddr) -> Option<u64> {
     (answer.faulted == 0).then_some(answer.value)
 }
 
-/// If this is a data abort of one of the loads above, makes it return "faulted". Returns whether it was one. For the handler of
+/// Stores the 64-bit word at `addr`, a multiple of 8; as [`load_u32`]. Returns whether it was stored.
+///
+/// # Safety
+///
+/// Nobody relies on the word's value, or the access faults.
+#[must_use]
+pub unsafe fn store_u64(addr: VirtAddr, value: u64) -> bool {
+    // SAFETY: nobody relies on the word (`# Safety`), and a fault is fixed up.
+    unsafe { probe_store_u64(addr.get(), value) == 0 }
+}
+
+/// Calls `function` without arguments; as [`load_u32`]. Returns whether it has returned.
+///
+/// # Safety
+///
+/// It is a function of the C calling convention that keeps memory safe, or its first instruction cannot be executed.
+pub unsafe fn call(function: VirtAddr) -> bool {
+    // SAFETY: it is such a function, or it faults at once (`# Safety`), which is fixed up: no register has changed then.
+    unsafe { probe_call(function.get()) == 0 }
+}
+
+/// Whether this is a fault of one of the accesses above. For the handler of synchronous exceptions.
+#[must_use]
+pub fn is_probe(exception: &Exception<'_>) -> bool {
+    resumption(exception).is_some()
+}
+
+/// If this is a fault of one of the accesses above, makes it return "faulted". Returns whether it was one. For the handler of
 /// synchronous exceptions.
 pub fn fix_up(exception: &mut Exception<'_>) -> bool {
-    let probing = *exception.elr == VirtAddr::of(&raw const probe_load_u32_access)
-        || *exception.elr == VirtAddr::of(&raw const probe_load_u64_access);
-    if probing {
-        *exception.elr = VirtAddr::of(&raw const probe_faulted);
+    match resumption(exception) {
+        Some(at) => {
+            *exception.elr = at;
+            true
+        }
+        None => false,
     }
-    probing
+}
+
+/// The instruction at which a faulting access goes on.
+fn resumption(exception: &Exception<'_>) -> Option<VirtAddr> {
+    let at = *exception.elr;
+    let accesses =
+        [&raw const probe_load_u32_access, &raw const probe_load_u64_access, &raw const probe_store_u64_access];
+    if accesses.into_iter().any(|access| at == VirtAddr::of(access)) {
+        return Some(VirtAddr::of(&raw const probe_faulted));
+    }
+    // The function that was called has made no call of its own, and its first instruction is the one that faults.
+    let called = exception.x.get(30) == Some(&VirtAddr::of(&raw const probe_call_return).get());
+    let class = exception.esr.class();
+    let is_fetch =
+        class == ExceptionClass::INSTRUCTION_ABORT && exception.far == at || class == ExceptionClass::UNKNOWN;
+    (called && is_fetch).then(|| VirtAddr::of(&raw const probe_call_faulted))
 }
 
 /// If this is a load from an address of `range` at which nothing is mapped, lets it read zero and continue. Returns whether it

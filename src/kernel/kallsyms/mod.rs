@@ -70,6 +70,22 @@ impl<'a> SymbolTable<'a> {
         self.offsets.is_empty()
     }
 
+    /// Every symbol: its offset from the start of the image, and its name. In the order of the offsets.
+    pub fn symbols(&self) -> impl Iterator<Item = (u64, Name<'a>)> {
+        let (names, tokens) = (self.names, self.tokens);
+        let name = move |at| names.entry(at).map(|pieces| Name { pieces, tokens });
+        self.offsets
+            .iter()
+            .enumerate()
+            .filter_map(move |(at, &start)| Some((u64::from(u32::from_le_bytes(start)), name(at)?)))
+    }
+
+    /// The offset of the symbol of a name. O(n).
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<u64> {
+        self.symbols().find(|(_, symbol)| symbol.is(name)).map(|(offset, _)| offset)
+    }
+
     /// The symbol at or before `offset` bytes from the start of the image, or `None` before the first and behind the
     /// end of the last. O(log n).
     #[must_use]
@@ -108,6 +124,25 @@ impl fmt::Display for Found<'_> {
 pub struct Name<'a> {
     pieces: &'a [u8],
     tokens: Pool<'a>,
+}
+
+impl Name<'_> {
+    /// Whether it is spelled so.
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
+        let mut left = Left(text);
+        fmt::write(&mut left, format_args!("{self}")).is_ok() && left.0.is_empty()
+    }
+}
+
+/// The part of a text that has not been written yet; another text is an error.
+struct Left<'t>(&'t str);
+
+impl fmt::Write for Left<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Name<'_> {

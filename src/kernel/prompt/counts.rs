@@ -68,11 +68,19 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "slabinfo",
-        arguments: "",
-        help: "the caches of the slab allocator; sizes in bytes",
-        example: "slabinfo",
-        words: no_words,
-        run: |machine, _| screen::page(machine, &global::slab_allocator().slabinfo()),
+        arguments: "[CACHE]",
+        help: "the caches of the slab allocator, sizes in bytes; with a name, one of them in words",
+        example: "slabinfo kmalloc-64",
+        words: |before, offer| {
+            if before.is_empty() {
+                // It refuses where sleeping is not allowed, and offers nothing then.
+                let _ = global::slab_allocator().for_each(|cache| offer(cache.name()));
+            }
+        },
+        run: |machine, name| match name {
+            "" => screen::page(machine, &global::slab_allocator().slabinfo()),
+            name => cache(name),
+        },
     },
     Command {
         name: "vmallocinfo",
@@ -85,3 +93,30 @@ pub(super) const COMMANDS: &[Command] = &[
         },
     },
 ];
+
+fn cache(name: &str) {
+    let slabs = global::slab_allocator();
+    let mut any = false;
+    let shown = slabs.for_each(|cache| {
+        if cache.name() != name {
+            return;
+        }
+        any = true;
+        let info = slabs.info(cache);
+        kprintln!("{name}: objects of {} bytes, {} with what surrounds each", cache.object_size(), cache.size());
+        kprintln!(
+            "  {} objects in use of {}, in {} slabs of {} pages in all",
+            info.active_objects,
+            info.objects,
+            info.slabs,
+            info.pages
+        );
+        kprintln!("  {} allocations and {} frees by the fast path", info.fast_allocs, info.fast_frees);
+        kprintln!("  {} allocations and {} frees by the slow path", info.slow_allocs, info.slow_frees);
+    });
+    match shown {
+        Err(error) => kprintln!("{error}"),
+        Ok(()) if !any => kprintln!("no cache {name:?}; slabinfo lists them, such as kmalloc-64"),
+        Ok(()) => {}
+    }
+}

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::kernel::command::{Command, no_words};
+use crate::kernel::line::offer_shown;
+use crate::kernel::machine::machine;
 use crate::kernel::{dma, io, reserved};
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -54,7 +56,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arguments: "NODE [INDEX] [TYPE]",
         help: "maps a device's memory-region",
         example: "ioregion /soc/gpu 0 wc",
-        words: no_words,
+        words: owners,
         run: |machine, rest| reserved::map(machine, rest),
     },
     Command {
@@ -66,3 +68,15 @@ pub(super) const COMMANDS: &[Command] = &[
         run: |_, rest| dma::command(rest),
     },
 ];
+
+/// The devices that have a memory-region; behind it and its number, the memory types.
+fn owners(before: &str, offer: &mut dyn FnMut(&str)) {
+    match before.split_whitespace().count() {
+        0 => {
+            let nodes = machine().into_iter().flat_map(|machine| machine.tree.nodes());
+            nodes.filter(|node| node.has("memory-region")).for_each(|node| offer_shown(node.path(), offer));
+        }
+        2 => io::TYPES.iter().for_each(|name| offer(name)),
+        _ => {}
+    }
+}

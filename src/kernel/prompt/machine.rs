@@ -1,6 +1,7 @@
 //! Commands about the machine itself.
 #![forbid(unsafe_code)]
 
+use super::{allocations, terminal};
 use crate::kernel::command::{Command, no_words};
 use crate::kernel::{errata, power};
 use crate::kprintln;
@@ -25,9 +26,13 @@ pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "quit",
         arguments: "",
-        help: "switches the machine off",
+        help: "frees memory that commands allocated, and switches the machine off",
         example: "quit",
         words: no_words,
-        run: |_, _| power::leave(power::SUCCESS),
+        run: |machine, _| {
+            terminal::mark_pastes(machine, false);
+            allocations::free_all("left at quit, and freed: ");
+            power::leave(power::SUCCESS)
+        },
     },
 ];

@@ -4,8 +4,9 @@ use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
 use crate::global;
-use crate::kernel::bootargs::parse_number;
-use crate::kernel::command::{Command, no_words};
+use crate::kernel::address::{Typed, address};
+use crate::kernel::command::{Command, addresses, no_words};
+use crate::kernel::console::Console;
 use crate::kernel::machine::Machine;
 use crate::kernel::whereabouts::Whereabouts;
 use crate::kernel::{io, machine_account, process, wx_check};
@@ -26,10 +27,10 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "page",
-        arguments: "ADDR|PFN",
-        help: "the use of a frame: by its address in the linear map, its number, or its physical address",
-        example: "page 0x40200",
-        words: no_words,
+        arguments: "ADDR",
+        help: "the use of a frame; of a number alone, also the frame's number or physical address",
+        example: "page pfn:0x40200",
+        words: addresses,
         run: page,
     },
     Command {
@@ -52,16 +53,16 @@ pub(super) const COMMANDS: &[Command] = &[
         name: "what",
         arguments: "ADDR",
         help: "the object, area or region at a virtual address, and how it is mapped",
-        example: "what 0xffff800080000000",
-        words: no_words,
+        example: "what exception_vectors",
+        words: addresses,
         run: |_, rest| what(rest),
     },
     Command {
         name: "peek",
         arguments: "ADDR",
         help: "the 8 bytes at a virtual address",
-        example: "peek 0xffff800080000000",
-        words: no_words,
+        example: "peek phys:0x40200000",
+        words: addresses,
         run: |_, rest| peek(rest),
     },
 ];
@@ -78,25 +79,46 @@ fn check(machine: &Machine) {
     global::check_part("sum of all RAM", machine_account::account(machine).map(drop), &mut tell);
 }
 
-/// Prints a frame's descriptor; for memory that was in use before there were descriptors, its owner.
-fn page(machine: &Machine, text: &str) {
-    let Some(number) = parse_number(text) else {
-        return kprintln!("an address or a frame number, such as 0xffff000040200000, 0x40200000 or 0x40200");
+/// The place that a person means who asks for a frame: of a number alone, an address of the linear map, a frame's number, or a physical
+/// address, whichever there is.
+fn place(text: &str) -> Option<PhysAddr> {
+    let number = match Typed::parse(text) {
+        Ok(Typed::Virtual(addr)) => addr.get(),
+        Ok(Typed::Physical(phys)) => return Some(phys),
+        Ok(Typed::Frame(pfn)) => return Some(pfn.start()),
+        Ok(Typed::Symbol(..)) => address(text)?.get(),
+        Err(_) => {
+            kprintln!("an address or a frame number, such as 0xffff000040200000, phys:0x40200000 or pfn:0x40200");
+            return None;
+        }
     };
     let is_ram = |phys| global::pfn_to_page(Pfn::containing(phys)).is_some();
-    let phys = match global::virt_to_phys(VirtAddr::new(number)) {
-        Some(phys) => phys,
+    // Text, data and areas have addresses outside of the linear map, and frames all the same.
+    let mapped = || global::kernel_tables().and_then(|table| table.translate(VirtAddr::new(number)));
+    match global::virt_to_phys(VirtAddr::new(number)) {
+        Some(phys) => Some(phys),
         None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT && is_ram(Pfn::new(number).start()) => {
-            Pfn::new(number).start()
+            Some(Pfn::new(number).start())
         }
         // No frame has this number, and there is RAM at this physical address: so the argument is an address.
         None if number < layout::LINEAR_MAP_SIZE && is_ram(PhysAddr::new(number)) => {
             kprintln!("{number:#x} taken for a physical address: RAM has no frame of that number");
-            PhysAddr::new(number)
+            Some(PhysAddr::new(number))
         }
-        None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT => Pfn::new(number).start(),
-        None => return kprintln!("{number:#x} is no address in the linear map or of RAM, and no frame number"),
-    };
+        None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT => Some(Pfn::new(number).start()),
+        None => {
+            let phys = mapped().map(|found| found.phys);
+            if phys.is_none() {
+                kprintln!("{number:#x} is no address in the linear map or of RAM, and no frame number");
+            }
+            phys
+        }
+    }
+}
+
+/// Prints a frame's descriptor; for memory that was in use before there were descriptors, its owner.
+fn page(machine: &Machine, text: &str) {
+    let Some(phys) = place(text) else { return };
     let pfn = Pfn::containing(phys);
     let Some(page) = global::pfn_to_page(pfn) else { return kprintln!("{pfn:?} has no descriptor: no RAM is near") };
     let pages = global::page_allocator();
@@ -122,29 +144,11 @@ fn page(machine: &Machine, text: &str) {
     }
 }
 
-/// The console as the writer for `ptdump`.
-struct Out;
-
-impl fmt::Write for Out {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        kprint!("{text}");
-        Ok(())
-    }
-}
-
 fn ptdump() {
     if let Some(table) = global::kernel_tables() {
         // The console accepts everything.
-        let _ = table.dump(&mut Out, &crate::boot::tables::markers());
+        let _ = table.dump(&mut Console, &crate::boot::tables::markers());
     }
-}
-
-fn address(text: &str) -> Option<VirtAddr> {
-    let addr = parse_number(text).map(VirtAddr::new);
-    if addr.is_none() {
-        kprintln!("an address is a number, such as 0xffff800080000000");
-    }
-    addr
 }
 
 fn what(text: &str) {

@@ -1,7 +1,7 @@
 //! The families of commands, and `help`. A new command is a row of its family; a new family is a line here.
 #![forbid(unsafe_code)]
 
-use super::{counts, devices, failing, machine, memory, processes};
+use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, poke, processes, stress};
 use crate::kernel::command::Command;
 use crate::kernel::{map, top};
 use crate::kprintln;
@@ -10,11 +10,17 @@ use crate::kprintln;
 const FAMILIES: &[&[Command]] = &[
     &[HELP],
     memory::COMMANDS,
+    poke::COMMANDS,
+    allocations::COMMANDS,
     counts::COMMANDS,
     map::COMMANDS,
     top::COMMANDS,
+    cpus::COMMANDS,
     devices::COMMANDS,
     failing::COMMANDS,
+    misuse::COMMANDS,
+    stress::COMMANDS,
+    bench::COMMANDS,
     processes::COMMANDS,
     machine::COMMANDS,
 ];
@@ -40,6 +46,26 @@ pub(super) fn commands() -> impl Iterator<Item = &'static Command> {
 /// The command of a name.
 pub(super) fn find(name: &str) -> Option<&'static Command> {
     commands().find(|command| command.name == name)
+}
+
+/// Offers every word that may stand behind the text `before` of a command.
+pub(super) fn offer_words(before: &str, offer: &mut dyn FnMut(&str)) {
+    match before.trim_start().split_once(' ') {
+        None => commands().for_each(|command| offer(command.name)),
+        Some((name, before)) => {
+            if let Some(command) = find(name) {
+                (command.words)(before.trim_start(), offer);
+            }
+        }
+    }
+}
+
+/// Prints the commands whose names begin as a wrong one does.
+pub(super) fn suggest(wrong: &str) {
+    let begins = wrong.get(..2).unwrap_or(wrong);
+    for command in commands().filter(|command| command.name.starts_with(begins)) {
+        kprintln!("  there is {}: {}", command.name, command.help);
+    }
 }
 
 fn help(name: &str) {

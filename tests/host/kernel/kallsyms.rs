@@ -24,6 +24,22 @@ fn an_address_is_found_in_the_symbol_before_it() {
 }
 
 #[test]
+fn a_symbol_is_found_by_its_whole_name() {
+    let symbols =
+        [(0x40, "_start"), (0x100, "core::fmt::write"), (0x180, "core::fmt::write_str"), (0x1a0, "core::fmt")];
+    let table = encode(&owned(&symbols), 0x200).unwrap();
+    let table = SymbolTable::new(&table).unwrap();
+    for (offset, name) in symbols {
+        assert_eq!(table.find(name), Some(offset), "{name}");
+    }
+    for name in ["", "core", "core::fmt::", "core::fmt::writ", "core::fmt::write_", "_start "] {
+        assert_eq!(table.find(name), None, "{name}");
+    }
+    let all: Vec<(u64, String)> = table.symbols().map(|(offset, name)| (offset, name.to_string())).collect();
+    assert_eq!(all, owned(&symbols));
+}
+
+#[test]
 fn of_several_names_the_shortest_is_kept() {
     let table = encode(&owned(&[(8, "a_long_alias"), (8, "name"), (8, "nbme"), (8, "another")]), 16).unwrap();
     assert_eq!(SymbolTable::new(&table).unwrap().len(), 1);

@@ -1,6 +1,8 @@
 //! The parts of the reference kernel that need no machine.
 
+mod address;
 mod elf;
+mod gfp_names;
 mod kallsyms;
 mod line;
 mod log_level;
