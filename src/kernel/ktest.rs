@@ -79,21 +79,17 @@ macro_rules! ktest {
         $crate::ktest!(@register None, concat!(module_path!(), "::", stringify!($name)), [$($machine)?],
             [$($timeout)?], [$($report)*], [$($exit)?], [$($why)?]);
     };
-    (boot: $name:ident $(, machine $label:ident = $machine:literal)+ $(, timeout = $timeout:literal)?
-     $(, report = $report:literal)* $(, exit = $exit:literal)? $(, ignored = $why:literal)? $(,)?) => {
-        $crate::ktest!(@each None, $name, [$($label $machine)+], [$($timeout)?], [$($report)*], [$($exit)?], [$($why)?]);
-    };
     ($name:ident $(, machine $label:ident = $machine:literal)+ $(, timeout = $timeout:literal)?
      $(, report = $report:literal)* $(, exit = $exit:literal)? $(, ignored = $why:literal)? $(,)?) => {
-        $crate::ktest!(@each Some($name), $name, [$($label $machine)+], [$($timeout)?], [$($report)*], [$($exit)?], [$($why)?]);
+        $crate::ktest!(@each $name, [$($label $machine)+], [$($timeout)?], [$($report)*], [$($exit)?], [$($why)?]);
     };
     ($name:ident $(, machine = $machine:literal)? $(, timeout = $timeout:literal)? $(, report = $report:literal)*
      $(, exit = $exit:literal)? $(, ignored = $why:literal)? $(,)?) => {
         $crate::ktest!(@register Some($name), concat!(module_path!(), "::", stringify!($name)), [$($machine)?],
             [$($timeout)?], [$($report)*], [$($exit)?], [$($why)?]);
     };
-    (@each $run:expr, $name:ident, [$($label:ident $machine:literal)+], $timeout:tt, $reports:tt, $exit:tt, $why:tt) => {
-        $($crate::ktest!(@register $run,
+    (@each $name:ident, [$($label:ident $machine:literal)+], $timeout:tt, $reports:tt, $exit:tt, $why:tt) => {
+        $($crate::ktest!(@register Some($name),
             concat!(module_path!(), "::", stringify!($name), "::", stringify!($label)), [$machine],
             $timeout, $reports, $exit, $why);)+
     };

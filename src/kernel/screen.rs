@@ -11,7 +11,7 @@ use alloc::string::String;
 use core::fmt::{self, Write};
 
 /// Whether the boot argument `term=` names a terminal that understands control sequences. Without one nobody knows.
-fn knows_escapes(machine: &Machine) -> bool {
+pub(super) fn knows_escapes(machine: &Machine) -> bool {
     machine.args.value("term").is_some_and(|name| !["dumb", "unknown"].contains(&name))
 }
 
@@ -99,17 +99,19 @@ pub(super) struct Live {
     /// When the next is due.
     next: u64,
     in_place: bool,
+    /// The thing that a key ends.
+    ends: &'static str,
 }
 
 impl Live {
-    /// Clears the screen.
-    pub(super) fn begin(machine: &Machine) -> Self {
+    /// Clears the screen. A key will end `ends`.
+    pub(super) fn begin(machine: &Machine, ends: &'static str) -> Self {
         let in_place = knows_escapes(machine);
         if in_place {
             kprint!("\x1b[2J\x1b[?25l");
         }
         let begun = timer::ticks();
-        Self { begun, next: begun, in_place }
+        Self { begun, next: begun, in_place, ends }
     }
 
     /// Draws if a second has passed since the last time: the whole picture is made before the first byte is sent.
@@ -131,7 +133,15 @@ impl Live {
             }
             text.lines().for_each(|line| kprint!("{line}\n"));
         }
-        kprint!("second {}; a key ends it ", (now - self.begun) / timer::frequency());
+        kprint!("second {}; a key ends {} ", (now - self.begun) / timer::frequency(), self.ends);
+    }
+
+    /// Whether a key has come, which is for nobody else.
+    pub(super) fn has_ended(&self) -> bool {
+        input::is_waiting() && {
+            input::read();
+            true
+        }
     }
 
     /// Draws each second until a key comes, which is for nobody else.

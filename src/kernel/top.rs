@@ -20,7 +20,7 @@ pub(super) const COMMANDS: &[Command] = &[Command {
     example: "top once",
     words: no_words,
     run: |machine, rest| match rest {
-        "" => Live::begin(machine).until_a_key(&Top { machine }),
+        "" => Live::begin(machine, "it").until_a_key(&Top { machine }),
         "once" => screen::page(machine, &Top { machine }),
         _ => kprintln!("top, or top once"),
     },

@@ -264,6 +264,7 @@ fn the_page_of_the_prompt_has_every_command() {
         for row in text.split("Command {\n").skip(1).filter(|row| row.trim_start().starts_with("name: \"")) {
             let [name, arguments, help, example] =
                 ["name", "arguments", "help", "example"].map(|name| field(row, name));
+            assert_eq!(example.split([' ', '|']).next(), Some(name), "{path}: the example is of another command");
             let call = if arguments.is_empty() { name.to_owned() } else { format!("{name} {arguments}") };
             let [call, example] = [call.as_str(), example].map(|text| text.replace('|', "\\|"));
             let wanted = format!("| `{call}` | {help} | `{example}` |\n");

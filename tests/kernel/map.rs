@@ -125,3 +125,16 @@ ktest!(
     report = "quarry> cpu\n",
     exit = 0
 );
+
+// The map while every CPU allocates and frees.
+ktest!(
+    boot: the_map_is_live_during_stress,
+    machine = "smp=2 type='stress 3 map\\r|quit\\r'",
+    timeout = 90,
+    report = "sum 262144 KiB of RAM",
+    report = "second 0; a key ends the stress \nzone DMA",
+    report = "sum 262144 KiB of RAM",
+    report = " operations on 2 CPUs in ",
+    report = "every invariant holds\nquarry> quit\n",
+    exit = 0
+);

@@ -4,10 +4,7 @@ use quarry::ktest;
 
 ktest!(
     boot: each_subsystem_does_something_visible_and_the_machine_leaves,
-    machine a72 = "smp=4 mem=1G append=quarry.tour",
-    machine one = "append=quarry.tour",
-    machine tags = "cpu=max mte smp=2 append='quarry.tour kasan=on'",
-    machine pi = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz append=quarry.tour",
+    machine = "smp=4 mem=1G append=quarry.tour",
     timeout = 60,
     report = "The tour: ",
     report = "memblock ",
@@ -28,5 +25,32 @@ ktest!(
     report = "hello from process 1\n",
     report = "hello: exit status 3",
     report = "check    every invariant of 13 parts holds; the owners of RAM add up to ",
+    exit = 0
+);
+
+// One CPU, memory tags, and the devices of a Raspberry Pi: the same tour.
+ktest!(
+    boot: one_cpu_is_enough_for_the_tour,
+    machine = "append=quarry.tour",
+    timeout = 60,
+    report = "per-CPU  1 CPUs added ",
+    report = "check    every invariant of 13 parts holds; the owners of RAM add up to 262144 KiB\n",
+    exit = 0
+);
+ktest!(
+    boot: the_tour_goes_round_with_memory_tags,
+    machine = "cpu=max mte smp=2 append='quarry.tour kasan=on'",
+    timeout = 60,
+    report = "freed: lookups no longer find it",
+    report = "tags     on: ",
+    report = "check    every invariant of 13 parts holds",
+    exit = 0
+);
+ktest!(
+    boot: the_tour_goes_round_a_raspberry_pi,
+    machine = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz append=quarry.tour",
+    timeout = 60,
+    report = "part 0x011\n",
+    report = "check    every invariant of 13 parts holds",
     exit = 0
 );

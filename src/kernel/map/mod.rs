@@ -56,7 +56,7 @@ fn run(machine: &Machine, rest: &str) {
 
 fn show(machine: &Machine, picture: Physical<'_>, live: bool) {
     if live {
-        Live::begin(machine).until_a_key(&picture);
+        Live::begin(machine, "it").until_a_key(&picture);
     } else {
         screen::page(machine, &picture);
     }

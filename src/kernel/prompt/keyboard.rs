@@ -6,6 +6,7 @@ use crate::kernel::console::Console;
 use crate::kernel::input;
 use crate::kernel::line::{Completion, LineReader, Refusal, Step};
 use crate::kernel::machine::Machine;
+use crate::kernel::screen::knows_escapes;
 use crate::kprint;
 
 const PROMPT: &str = "quarry> ";
@@ -34,7 +35,7 @@ impl Keyboard {
     /// Called once: the terminal is told to mark pasted text.
     pub(super) fn new(machine: &Machine) -> Self {
         terminal::mark_pastes(machine, true);
-        Self { line: LineReader::new(), knows_escapes: terminal::knows_escapes(machine) }
+        Self { line: LineReader::new(), knows_escapes: knows_escapes(machine) }
     }
 
     /// The next line that a person types.

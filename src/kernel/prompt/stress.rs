@@ -9,17 +9,20 @@ use crate::gfp::Gfp;
 use crate::global::{self, KVec, Pages, VVec};
 use crate::kernel::bootargs::parse_number;
 use crate::kernel::command::{Command, no_words};
+use crate::kernel::machine::Machine;
+use crate::kernel::map::Physical;
+use crate::kernel::screen::{self, Live};
 use crate::kernel::{cpus, input};
 use crate::kprintln;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub(super) const COMMANDS: &[Command] = &[Command {
     name: "stress",
-    arguments: "[SECONDS]",
-    help: "every CPU allocates and frees objects, pages and areas at random; Ctrl-C ends it",
+    arguments: "[SECONDS] [map]",
+    help: "every CPU allocates and frees objects, pages and areas at random, with the map of RAM if you like; Ctrl-C ends it",
     example: "stress 5",
     words: no_words,
-    run: |_, rest| stress(rest),
+    run: stress,
 }];
 
 /// Without a number.
@@ -80,7 +83,8 @@ impl Worker {
     }
 }
 
-fn stress(rest: &str) {
+fn stress(machine: &Machine, rest: &str) {
+    let (rest, drawn) = rest.strip_suffix("map").map_or((rest, false), |rest| (rest.trim_end(), true));
     let seconds = if rest.is_empty() { Some(SECONDS) } else { parse_number(rest) };
     let Some(seconds) = seconds.filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) else {
         return kprintln!("a number of seconds from 1 to {MAX_SECONDS}, such as stress 5");
@@ -91,12 +95,19 @@ fn stress(rest: &str) {
     let total = seconds * counter::frequency();
     let cpus = cpus::run_everywhere(&|cpu: CpuId| {
         let Some(mut worker) = Worker::new(begun ^ u64::from(cpu.get()) << 32) else { return };
-        let mut bar = (cpu == CpuId::BOOT).then(|| Progress::new("stress"));
+        let mut bar = (cpu == CpuId::BOOT && !drawn).then(|| Progress::new("stress"));
+        let mut live = (cpu == CpuId::BOOT && drawn).then(|| Live::begin(machine, "the stress"));
         loop {
             let passed = counter::ticks().wrapping_sub(begun);
             if let Some(bar) = &mut bar {
                 bar.show(passed, total);
                 if input::is_cancelled() {
+                    cancelled.store(true, Ordering::Relaxed);
+                }
+            }
+            if let Some(live) = &mut live {
+                live.show_if_due(&Physical { machine, style: screen::style(machine, false), range: None });
+                if live.has_ended() {
                     cancelled.store(true, Ordering::Relaxed);
                 }
             }

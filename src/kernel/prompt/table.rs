@@ -83,22 +83,3 @@ fn help(name: &str) {
         None => kprintln!("no command {name:?}; help alone lists all"),
     }
 }
-
-// Each example is a line that runs its own command.
-const _: () = {
-    let mut family = 0;
-    while family < FAMILIES.len() {
-        let mut row = 0;
-        while row < FAMILIES[family].len() {
-            let (name, example) = (FAMILIES[family][row].name.as_bytes(), FAMILIES[family][row].example.as_bytes());
-            let mut at = 0;
-            while at < name.len() {
-                assert!(at < example.len() && example[at] == name[at], "the example is of another command");
-                at += 1;
-            }
-            assert!(example.len() == name.len() || example[name.len()] == b' ', "the example is of another command");
-            row += 1;
-        }
-        family += 1;
-    }
-};

@@ -3,12 +3,8 @@
 #![forbid(unsafe_code)]
 
 use crate::kernel::machine::Machine;
+use crate::kernel::screen::knows_escapes;
 use crate::kprint;
-
-/// Whether the terminal understands escape sequences.
-pub(super) fn knows_escapes(machine: &Machine) -> bool {
-    machine.args.value("term").is_some_and(|name| !["dumb", "unknown"].contains(&name))
-}
 
 /// Asks the terminal to mark the text that is pasted, or no longer to do so.
 pub(super) fn mark_pastes(machine: &Machine, marked: bool) {
