@@ -300,7 +300,7 @@ ktest!(
     report = "CPU 0: Online, affinity 0x",
     report = "CPU 1: Online, affinity 0x1, ",
     report = "CPU 1: [0x",
-    report = " bytes are in use, static variables included",
+    report = " are in use, static variables included",
     report = " bytes a CPU, ",
     report = "level  interrupts  class\n    0  either      embedding kernel\n",
     report = "CPU 1 holds none",
