@@ -62,6 +62,20 @@ cache-model: setup
 	tools/cache-model/run.sh "$$(cargo test --quiet --no-run --test kernel --message-format json | \
 		sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')"
 
+GDB_KERNEL = $(TARGET_DIR)/aarch64-unknown-none-softfloat/debugger/quarry
+## make gdb       boot under a debugger that knows the structures (docs/debugging.md); SMP=4 MEM=1G
+.PHONY: gdb
+gdb: setup
+	@tools/setup.sh gdb
+	cargo build --quiet --profile debugger --bin quarry
+	@SMP=$(or $(SMP),4) MEM=$(or $(MEM),1G) tools/gdb/run.sh $(GDB_KERNEL)
+
+.PHONY: gdb-test
+gdb-test: setup
+	@tools/setup.sh gdb
+	cargo build --quiet --profile debugger --bin quarry
+	SMP=2 MEM=128M tools/gdb/run.sh $(GDB_KERNEL) -batch -x tools/gdb/test.py
+
 ## make setup     only install what is missing
 .PHONY: setup
 setup:

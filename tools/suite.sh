@@ -268,6 +268,12 @@ arceos() {
     (cd examples/arceos && CARGO_TARGET_DIR=$built cargo test --quiet --target "$host")
 }
 
+# gdb over a booted machine, a planted crash, and a core of it (docs/debugging.md).
+debugger() {
+    cargo build --quiet --profile debugger --bin quarry &&
+        SMP=2 MEM=128M watch tools/gdb/run.sh "$target/aarch64-unknown-none-softfloat/debugger/quarry" -batch -x tools/gdb/test.py
+}
+
 # In the release profile, and for packages of their own.
 release_steps() {
     step "boot, nobody there" run_unattended
@@ -303,6 +309,7 @@ together
 step "kernel tests" kernel_tests ""
 step "tests that fail on purpose" planted
 step "errata of Cortex-A53" a53
+step "debugger" debugger
 step "tests for a Raspberry Pi 4" rpi4_tests
 # Stacks of 8 KiB are the example of threads.
 step "kmalloc from 128 bytes on, stacks of 4 KiB" kernel_tests "--features dma-minalign,stack-4k" kmalloc stacks::
