@@ -125,7 +125,7 @@ def ask():
 
 def printed():
     """The pretty-printers."""
-    module = sys.modules["__main__"]
+    module = sys.modules["structures"]
     descriptor = module.Pages().descriptor(frame)
     cache = module.dig(module.static("quarry::global::slab::SLABS")["boot"], "quarry::mm::slab::cache::Cache<")
     slots = (slot for lock in module.elements(module.static("quarry::global::vmalloc::VMALLOC")["nodes"])
