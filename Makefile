@@ -76,6 +76,23 @@ gdb-test: setup
 	cargo build --quiet --profile debugger --bin quarry
 	SMP=2 MEM=128M tools/gdb/run.sh $(GDB_KERNEL) -batch -x tools/gdb/test.py
 
+## make report    what the kernel records of itself under a stress, as one page: target/report.html (docs/report.md)
+.PHONY: report
+report: setup
+	cargo build --quiet --release --bin quarry
+	tools/report/run.sh $(KERNEL) $(TARGET_DIR)/report.html
+
+## make report-test   and opens it in Chromium, which reads its numbers back and takes pictures: target/report-light.png, -dark.png
+.PHONY: report-test
+report-test: report
+	@tools/setup.sh report
+	tools/report/test.sh $(TARGET_DIR)/report.html
+
+## make pictures  docs/pictures/fault-report.svg, from a real run
+.PHONY: pictures
+pictures: setup
+	tools/report/pictures.sh docs/pictures
+
 ## make setup     only install what is missing
 .PHONY: setup
 setup:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# usage: setup.sh build|run|test|sd|gdb
-# Sees that this machine has what building, `make run`, `make test`, `make rpi4-sd` or `make gdb` needs. What is missing it installs, by
+# usage: setup.sh build|run|test|sd|gdb|report
+# Sees that this machine has what building, `make run`, `make test`, `make rpi4-sd`, `make gdb` or `make report-test` needs. What is missing it installs, by
 # package name, and says so; where it may not, it says what to type and exits with 1. OS_RELEASE stands in for
 # /etc/os-release, APT_DIR for /etc/apt.
 set -eu
@@ -214,5 +214,9 @@ gdb)
     need_gdb
     install_wanted
     ;;
-*) stop "usage: setup.sh build|run|test|sd|gdb" ;;
+report)
+    command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || need chromium chromium "opening the report"
+    install_wanted
+    ;;
+*) stop "usage: setup.sh build|run|test|sd|gdb|report" ;;
 esac

@@ -64,6 +64,8 @@ mod pressure;
 #[cfg(target_os = "none")]
 pub mod prompt;
 #[cfg(target_os = "none")]
+mod record;
+#[cfg(target_os = "none")]
 mod reference;
 #[cfg(target_os = "none")]
 pub mod report;

@@ -4,7 +4,7 @@ use super::bootargs::parse_number;
 use super::line::{LineReader, Refusal, Step};
 use super::machine::Machine;
 use super::whereabouts::Whereabouts;
-use super::{dma, errata, fault_injection, input, io, machine_account, power, process, reserved, wx_check};
+use super::{dma, errata, fault_injection, input, io, machine_account, power, process, record, reserved, wx_check};
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
 use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
@@ -23,7 +23,7 @@ struct Command {
     run: fn(&Machine, &str),
 }
 
-const COMMANDS: [Command; 31] = [
+const COMMANDS: [Command; 32] = [
     Command { name: "help", argument: "", help: "this list", run: |_, _| help() },
     Command {
         name: "check",
@@ -149,6 +149,12 @@ const COMMANDS: [Command; 31] = [
     Command { name: "ps", argument: "", help: "the processes; sizes in KiB", run: |_, _| process::ps() },
     Command { name: "maps", argument: "PID", help: "the areas of a process", run: |_, rest| process::maps(rest) },
     Command { name: "kill", argument: "PID", help: "ends a process", run: |_, rest| process::kill_command(rest) },
+    Command {
+        name: "record",
+        argument: "[ROUNDS]",
+        help: "a stress on all CPUs, recorded as lines of JSON for make report",
+        run: |_, rest| record::command(rest),
+    },
     Command { name: "quit", argument: "", help: "switch the machine off", run: |_, _| power::leave(power::SUCCESS) },
 ];
 
