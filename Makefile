@@ -62,6 +62,37 @@ cache-model: setup
 	tools/cache-model/run.sh "$$(cargo test --quiet --no-run --test kernel --message-format json | \
 		sed -n 's/.*"kind":\["test"\].*"executable":"\([^"]*\)".*/\1/p')"
 
+GDB_KERNEL = $(TARGET_DIR)/aarch64-unknown-none-softfloat/debugger/quarry
+## make gdb       boot under a debugger that knows the structures (docs/debugging.md); SMP=4 MEM=1G
+.PHONY: gdb
+gdb: setup
+	@tools/setup.sh gdb
+	cargo build --quiet --profile debugger --bin quarry
+	@SMP=$(or $(SMP),4) MEM=$(or $(MEM),1G) tools/gdb/run.sh $(GDB_KERNEL)
+
+.PHONY: gdb-test
+gdb-test: setup
+	@tools/setup.sh gdb
+	cargo build --quiet --profile debugger --bin quarry
+	SMP=2 MEM=128M tools/gdb/run.sh $(GDB_KERNEL) -batch -x tools/gdb/test.py
+
+## make report    what the kernel records of itself under a stress, as one page: target/report.html (docs/report.md)
+.PHONY: report
+report: setup
+	cargo build --quiet --release --bin quarry
+	tools/report/run.sh $(KERNEL) $(TARGET_DIR)/report.html
+
+## make report-test   and opens it in Chromium, which reads its numbers back and takes pictures: target/report-light.png, -dark.png
+.PHONY: report-test
+report-test: report
+	@tools/setup.sh report
+	tools/report/test.sh $(TARGET_DIR)/report.html
+
+## make pictures  docs/pictures/fault-report.svg, from a real run
+.PHONY: pictures
+pictures: setup
+	tools/report/pictures.sh docs/pictures
+
 ## make setup     only install what is missing
 .PHONY: setup
 setup:

@@ -1,6 +1,6 @@
 #!/bin/sh
-# usage: setup.sh build|run|test|sd
-# Sees that this machine has what building, `make run`, `make test` or `make rpi4-sd` needs. What is missing it installs, by
+# usage: setup.sh build|run|test|sd|gdb|report
+# Sees that this machine has what building, `make run`, `make test`, `make rpi4-sd`, `make gdb` or `make report-test` needs. What is missing it installs, by
 # package name, and says so; where it may not, it says what to type and exits with 1. OS_RELEASE stands in for
 # /etc/os-release, APT_DIR for /etc/apt.
 set -eu
@@ -118,6 +118,10 @@ $install
     fi
 }
 
+need_gdb() {
+    [ -n "${QUARRY_GDB:-}" ] || need gdb-multiarch gdb-multiarch "debugging 64-bit Arm (make gdb)"
+}
+
 check_qemu() {
     at_least "$(qemu_version)" "$1" || stop "QEMU $1 or newer is needed, and this system offers none;" \
         "please install it, and set QUARRY_QEMU to its qemu-system-aarch64 if that is not in PATH"
@@ -196,6 +200,7 @@ test)
     need fdtput device-tree-compiler "making device trees for the boot tests"
     [ -n "${QUARRY_UBOOT:-}" ] || [ -f /usr/lib/u-boot/qemu_arm64/u-boot.bin ] ||
         want u-boot-qemu "booting by U-Boot"
+    need_gdb
     need_sd_tools
     install_wanted
     check_qemu 9.0
@@ -205,5 +210,13 @@ sd)
     install_wanted
     command -v apt-get >/dev/null || stop "the Pi's firmware is fetched by apt, from Debian's mirror; there is none here"
     ;;
-*) stop "usage: setup.sh build|run|test|sd" ;;
+gdb)
+    need_gdb
+    install_wanted
+    ;;
+report)
+    command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || need chromium chromium "opening the report"
+    install_wanted
+    ;;
+*) stop "usage: setup.sh build|run|test|sd|gdb|report" ;;
 esac

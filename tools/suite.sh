@@ -272,6 +272,12 @@ arceos() {
     (cd examples/arceos && CARGO_TARGET_DIR=$built cargo test --quiet --target "$host")
 }
 
+# gdb over a booted machine, a planted crash, and a core of it (docs/debugging.md).
+debugger() {
+    cargo build --quiet --profile debugger --bin quarry &&
+        SMP=2 MEM=128M watch tools/gdb/run.sh "$target/aarch64-unknown-none-softfloat/debugger/quarry" -batch -x tools/gdb/test.py
+}
+
 # In the release profile, and for packages of their own; an image of another kind of kernel.
 release_steps() {
     step "boot, nobody there" run_unattended

@@ -73,6 +73,8 @@ pub mod prompt;
 #[cfg(target_os = "none")]
 mod provoke;
 #[cfg(target_os = "none")]
+mod record;
+#[cfg(target_os = "none")]
 mod reference;
 #[cfg(target_os = "none")]
 pub mod report;

@@ -40,7 +40,9 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
             status.map_err(|e| format!("{}: {e}", machine.command.get_program().to_string_lossy()))?.code(),
         ));
     }
-    let mut machine = Running::start(qemu::machine(spec, &program, TOUR, Console::Script)?)?;
+    // A script at the prompt leaves by itself.
+    let words = if spec.typed.is_empty() { TOUR } else { "" };
+    let mut machine = Running::start(qemu::machine(spec, &program, words, Console::Script)?)?;
     let deadline = machine.deadline(UNATTENDED);
     let mut shown = 0;
     loop {

@@ -3,7 +3,7 @@
 
 use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, poke, processes, stress};
 use crate::kernel::command::Command;
-use crate::kernel::{map, top};
+use crate::kernel::{map, record, top};
 use crate::kprintln;
 
 /// Every family, in the order in which `help` lists them.
@@ -20,6 +20,7 @@ const FAMILIES: &[&[Command]] = &[
     failing::COMMANDS,
     misuse::COMMANDS,
     stress::COMMANDS,
+    record::COMMANDS,
     bench::COMMANDS,
     processes::COMMANDS,
     machine::COMMANDS,

@@ -1,0 +1,160 @@
+"""The test of quarry.py: gdb runs it behind run.sh's connection. It types at the prompt, compares gdb's answers with the kernel's
+own, plants a crash, and asks everything again from a core of the crashed machine."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+import gdb
+
+FAILED = []
+
+
+def want(command, *patterns):
+    """What a command prints, which has to match each of these, in this order."""
+    try:
+        said = gdb.execute(command, to_string=True)
+    except gdb.error as error:
+        said = f"error: {error}\n"
+    rest = said
+    for pattern in patterns:
+        found = re.search(pattern, rest, re.M)
+        if not found:
+            FAILED.append(command)
+            print(f"FAILED: {command}: no {pattern!r} in\n{said}")
+            return said
+        rest = rest[found.end():]
+    print(f"ok: {command}")
+    return said
+
+
+def check(name, holds, otherwise=""):
+    print(f"ok: {name}" if holds else f"FAILED: {name}: {otherwise}")
+    if not holds:
+        FAILED.append(name)
+
+
+def variable(name):
+    return gdb.convenience_variable(name).string()
+
+
+def log():
+    with open(variable("log"), encoding="utf-8", errors="replace") as file:
+        return file.read().replace("\r", "")
+
+
+def type_at_prompt(lines):
+    """Types each line when the prompt is there."""
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "type.py")
+    return subprocess.Popen(["python3", script, variable("console"), variable("log"), *lines], stdin=subprocess.DEVNULL)
+
+
+def answer(command):
+    """What the kernel printed for a command."""
+    return log().split(f"quarry> {command}\n", 1)[1].split("quarry> ", 1)[0]
+
+
+gdb.execute("set pagination off")
+gdb.execute("set width 0")
+want("quarry areas", r"is the machine stopped, and has it booted so far")
+gdb.Breakpoint("quarry::kernel::power::leave")
+typing = type_at_prompt(["exec spin &", "maps 1", "vmallocinfo", "slabinfo", "quit"])
+gdb.execute("continue", to_string=True)
+typing.kill()
+
+# Against the kernel's own lists. What a list is printed with may differ: so the caches that nothing uses meanwhile.
+theirs = [line.split()[0] for line in answer("vmallocinfo").splitlines()]
+listed = want("quarry areas", r"^0xffff8.*-0xffff8.* \d+ src/\S+:\d+ .*IOREMAP")
+check("the areas are vmallocinfo's", sorted(theirs) == sorted(line.split()[0] for line in listed.splitlines()),
+      f"{theirs} and\n{listed}")
+theirs = {line.split()[0]: line.split()[1:4] for line in answer("slabinfo").splitlines() if not line.startswith(("#", "slabinfo"))}
+slabs = want("quarry slab", r"^name", r"^kmem_cache ", r"^kmalloc-64 ")
+ours = {line.split()[0]: line.split()[1:4] for line in slabs.splitlines()[1:]}
+check("the caches are slabinfo's", ours.keys() == theirs.keys() and len(ours) > 20, f"{ours} and {theirs}")
+differ = [name for name in theirs if ours.get(name) != theirs[name]]
+check("and so are their objects", len(differ) <= 2, "; ".join(f"{name}: {ours.get(name)}, {theirs[name]}" for name in differ))
+theirs = [line.split()[0] for line in answer("maps 1").splitlines()]
+vmas = want("quarry vmas", r"^space \d+:", r"READ \|", r"GROWSDOWN")
+ours = [line.split()[0].replace("0x", "") for line in vmas.splitlines()[1:]]
+check("the areas of a process are those of maps", [end.lstrip("0") for row in theirs for end in row.split("-")]
+      == [end for row in ours for end in row.split("-")], f"{theirs}, {ours}")
+
+# A wild write: into the guard page after the first area that has one, by the kernel's own memset.
+guarded = next(line for line in listed.splitlines() if "NO_GUARD" not in line)
+bad = int(guarded.split()[0].split("-")[1], 16) - 4096
+for register, value in (("x0", bad), ("x1", 0), ("x2", 8), ("pc", "(long)&memset")):
+    gdb.execute(f"set language c")
+    gdb.execute(f"set ${register}={value}")
+gdb.execute("set language auto")
+gdb.execute("continue", to_string=True)
+report = log().rsplit("quarry> quit\n", 1)[-1]
+check("the machine has crashed", f"fault: at address {bad:#x}" in report and "guard page after vmalloc area" in report, report)
+
+slab = re.search(r"slab at (0x[0-9a-f]+)", want("quarry slab kmalloc-64", r"^cache kmalloc-64 at 0x", r"\d+ of \d+ objects in use",
+                                                r"by CPU, \d+ in the depot")
+                 + want("quarry slab kmem_cache", r"^cache kmem_cache at 0x", r"slab at 0xffff"))
+slab = int(slab.group(1), 16)
+frame = (slab - 0xffff_0000_0000_0000) >> 12
+QUESTIONS = [
+    (f"quarry what {bad:#x}", r"guard page after vmalloc area 0xffff8", r"^(guard|nothing is mapped there)"),
+    (f"quarry what {bad - 4096:#x}", r"is in vmalloc area 0xffff8", r"^page at 0x[0-9a-f]+, kernel, R[WO], "),
+    ("quarry what 0x10", r"near address zero", r"in the user half"),
+    ("quarry what quarry::global::slab::SLABS", r"in the kernel: quarry::global::slab::SLABS", r"RW, WriteBack"),
+    (f"quarry what {slab:#x}", r"in the region linear map", r"RW, WriteBack", r"Slab, order"),
+    (f"quarry page {slab:#x}", rf"^pfn {frame:#x} at {frame << 12:#x}: Slab, order \d, 1 reference", r"block of \d pages",
+     r"slab of cache k\S+: \d+ of \d+ objects taken"),
+    (f"quarry page {frame:#x}", rf"^pfn {frame:#x} "),
+    (f"quarry page {frame << 12:#x}", rf"^pfn {frame:#x} "),
+    ("quarry page 0x7fff0000", r"has no descriptor|is no address"),
+    (f"quarry pt {slab:#x}", r"^level 0, entry 0: 0x\w+ table at", r"^level 1, entry 1: ", r"kernel, RW, WriteBack"),
+    ("quarry pt memset", r"^level 0, entry 256", r"^level [23].* RX, WriteBack"),
+    ("quarry pt 0x1000", r"upper half"),
+    ("quarry slab", r"^kmalloc-64 "),
+    ("quarry slab nothing", r"no cache 'nothing'"),
+    ("quarry areas", r"IOREMAP"),
+    ("quarry vmas", r"GROWSDOWN"),
+    ("quarry nonsense", r"usage: quarry page"),
+]
+
+
+def ask():
+    return [want(*question) for question in QUESTIONS] + printed()
+
+
+def printed():
+    """The pretty-printers."""
+    module = sys.modules["structures"]
+    descriptor = module.Pages().descriptor(frame)
+    cache = module.dig(module.static("quarry::global::slab::SLABS")["boot"], "quarry::mm::slab::cache::Cache<")
+    slots = (slot for lock in module.elements(module.static("quarry::global::vmalloc::VMALLOC")["nodes"])
+             for slot in module.elements(module.dig(lock, "quarry::mm::vmalloc::busy::Busy")["recent"]))
+    area = module.at(next(filter(None, map(module.number, slots))), module.NODE.format(module.AREA))["payload"]
+    said = [descriptor.format_string(), cache.format_string(), area.format_string()]
+    for name, raw in (("quarry::gfp::Gfp", 0x7c0), ("quarry::hal::entry::RawEntry", 0x0068_0000_4000_0703),
+                      ("quarry::mm::vmalloc::flags::VmFlags", 0x42)):
+        kind = gdb.lookup_type(name)
+        said.append(gdb.Value(raw.to_bytes(kind.sizeof, "little"), kind).format_string())
+    wanted = [r"PageDescriptor\(Slab, order \d, 1 reference", r"Cache\(kmem_cache, \d+ bytes, \d+ objects in \d+ slabs\)",
+              r"Area\(0xffff8.*\)", r"Gfp\(KERNEL \| ZERO\)|Gfp\(USER \| ZERO\)", r"RawEntry\(page at 0x40000000, kernel, ",
+              r"VmFlags\(ALLOC \| NO_GUARD\)"]
+    for text, pattern in zip(said, wanted):
+        check(f"printer of {pattern.split('(')[0]}", re.match(pattern, text), text)
+    return said
+
+
+before = ask()
+with tempfile.TemporaryDirectory() as scratch:
+    path = os.path.join(scratch, "core")
+    gdb.execute(f"monitor dump-guest-memory {path}", to_string=True)
+    gdb.execute("disconnect", to_string=True)
+    want(f"quarry core {path}", r"image at 0x4\w+, tables at 0x\w+: \d+ runs of addresses")
+    after = ask()
+    check("the core answers as the machine did", before == after,
+          "\n".join(f"{one}\n{other}" for one, other in zip(before, after) if one != other))
+    want(f"quarry core {path}", r"the core has the kernel's addresses already")
+    want("backtrace 12", r"power::leave")
+print(f"test result: {'FAILED' if FAILED else 'ok'}. {'' if FAILED else 'gdb answers as the kernel does'}{', '.join(FAILED)}")
+sys.stdout.flush()
+gdb.execute(f"quit {len(FAILED)}")

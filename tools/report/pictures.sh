@@ -1,0 +1,16 @@
+#!/bin/sh
+# usage: pictures.sh FOLDER
+# Pictures of a terminal from real runs: a fault report, of the test that overflows a stack.
+set -eu
+folder=$1
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+host=$(rustc -vV | sed -n 's/^host: //p')
+target=${CARGO_TARGET_DIR:-target}
+case $target in /*) ;; *) target=$PWD/$target ;; esac
+(cd "$here" && CARGO_BUILD_TARGET=$host cargo build --quiet --target-dir "$target/report")
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+tools/runner.sh "$(tools/image-elf.sh tests)" --exact faults::a_stack_overflow_is_reported_from_a_stack_of_its_own --nocapture |
+    sed '/^test .* \.\.\. /,$d' >"$log"
+"$target/report/$host/debug/quarry-report" picture "$log" "fault: stack overflow" "$folder/fault-report.svg"
