@@ -71,7 +71,7 @@ fn every_use_has_a_letter_and_a_name_of_its_own() {
 
 #[test]
 fn every_kind_of_block_and_every_owner_is_in_the_legend() {
-    let block = |kind| PageState::allocated(0, Order::ZERO).with_kind(kind);
+    let block = |kind| PageState::outside(ZoneId::PREFERRED, Order::ZERO, kind);
     let mut uses: Vec<Use> = Kind::ALL
         .into_iter()
         .filter(|kind| kind.is_allocated())
@@ -108,7 +108,7 @@ fn every_kind_of_block_and_every_owner_is_in_the_legend() {
 #[test]
 fn memory_without_an_allocator_is_its_owners() {
     for kind in [Kind::Reserved, Kind::Hole, Kind::Inside, Kind::Tail] {
-        assert_eq!(Use::of_block(PageState::default().with_kind(kind)), None);
+        assert_eq!(Use::of_block(PageState::outside(ZoneId::PREFERRED, Order::ZERO, kind)), None);
     }
     assert_eq!(Use::of_owner(Owner::Kernel("text")), Use::of(Ram::Kernel));
     assert_eq!(Use::of_owner(Owner::Remainder), Use::of(Ram::Reserved));
