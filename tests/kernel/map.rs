@@ -94,7 +94,7 @@ ktest!(
     report = "G  guard pages ",
     report = " areas, a cell ",
     report = "0xffff8001",
-    report = "# ioremap",
+    report = " ioremap ports.rs:",
     exit = 0
 );
 

@@ -48,7 +48,7 @@ ktest!(
 );
 ktest!(
     boot: the_tour_goes_round_a_raspberry_pi,
-    machine = "board=raspi4b dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz append=quarry.tour",
+    machine = "board=raspi4b serial=1 dtb=tests/data/dtb/boards/bcm2711-rpi-4-b.dtb.gz append=quarry.tour",
     timeout = 60,
     report = "part 0x011\n",
     report = "check    every invariant of 13 parts holds",

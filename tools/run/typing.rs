@@ -23,18 +23,22 @@ pub(crate) struct Typing {
     /// A key that is pressed once, where the console shows this and then a number: a boot loader's countdown.
     pub(crate) countdown: Option<&'static str>,
     pub(crate) pieces: Vec<Vec<u8>>,
+    /// Bytes that the console had written when the last piece was typed: the same question is answered once.
+    pub(crate) answered: usize,
 }
 
 impl Typing {
     /// At the kernel's own prompt.
     pub(crate) fn at_the_prompt(pieces: Vec<Vec<u8>>) -> Self {
-        Self { prompts: PROMPTS, countdown: None, pieces }
+        Self { prompts: PROMPTS, countdown: None, pieces, answered: 0 }
     }
 
     /// Types the next piece if the console asks for it. `process` is the machine's.
     pub(crate) fn answer(&mut self, console: &str, process: u32, to: &mut ChildStdin) -> Result<(), String> {
         loop {
-            let asked = self.prompts.iter().any(|prompt| console.ends_with(prompt)) && !self.pieces.is_empty();
+            let asked = console.len() > self.answered
+                && self.prompts.iter().any(|prompt| console.ends_with(prompt))
+                && !self.pieces.is_empty();
             let piece = if asked {
                 self.pieces.remove(0)
             } else if let Some(text) = self.countdown
@@ -50,6 +54,7 @@ impl Typing {
                 sleeps(process)?;
                 continue;
             }
+            self.answered = console.len();
             return to.write_all(&piece).and_then(|()| to.flush()).map_err(|e| format!("typing: {e}"));
         }
     }
@@ -106,6 +111,21 @@ mod tests {
         for wrong in ["\\", "\\q", "\\x1", "\\xzz"] {
             assert!(pieces(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_question_is_answered_once() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut to = child.stdin.take().unwrap();
+        let mut typing = Typing::at_the_prompt(vec![b"a".to_vec(), b"b".to_vec()]);
+        for _ in 0..2 {
+            typing.answer("quarry> ", 0, &mut to).unwrap();
+            assert_eq!(typing.pieces, [b"b".to_vec()]);
+        }
+        typing.answer("quarry> a\n-- more --", 0, &mut to).unwrap();
+        assert!(typing.pieces.is_empty());
+        drop(to);
+        child.wait().unwrap();
     }
 
     #[test]

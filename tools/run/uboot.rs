@@ -23,5 +23,10 @@ pub(crate) fn firmware() -> Result<PathBuf, String> {
 /// A key at the countdown, then the commands that start the Image at `addr`, with the device tree that QEMU gave to U-Boot.
 pub(crate) fn script(addr: u64, bootargs: &str) -> Typing {
     let commands = [format!("setenv bootargs '{bootargs}'\n"), format!("booti {addr:#x} - $fdtcontroladdr\n")];
-    Typing { prompts: &[PROMPT], countdown: Some(COUNTDOWN), pieces: commands.map(String::into_bytes).to_vec() }
+    Typing {
+        prompts: &[PROMPT],
+        countdown: Some(COUNTDOWN),
+        pieces: commands.map(String::into_bytes).to_vec(),
+        answered: 0,
+    }
 }
