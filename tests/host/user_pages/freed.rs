@@ -1,6 +1,6 @@
 //! Pages that leave a space in numbers: where they wait, and what they are by then.
 
-use super::machine::{cpu, data, on_a_machine, page, pages};
+use super::machine::{cpu, data, on_a_machine, page, pages, with_ram};
 use quarry::addr::{Order, PAGE_SIZE, PhysAddr};
 use quarry::arch::host::Config;
 use quarry::gfp::Gfp;
@@ -86,7 +86,8 @@ fn many_pages_wait_in_reserve_for_the_next_burst() {
     if cfg!(miri) {
         return;
     }
-    on_a_machine(Config::CORTEX_A72, |kernel| {
+    // So that a CPU's share of the zone is more than that.
+    with_ram(Config::CORTEX_A72, 512 << 20, |kernel| {
         let (space, area) = (kernel.space(1), data(1000));
         // The first bursts are fetched from the zone: so much may wait from then on.
         for _ in 0..3 {

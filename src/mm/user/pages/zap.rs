@@ -18,7 +18,7 @@ impl<H: UserHal> UserPages<H> {
     /// Unmaps `range`: when it returns, no CPU reaches what was there, the frames that nobody else has are free, and so are
     /// the tables all of whose addresses lie in `hole`, the gap between areas that `range` leaves or becomes part of (Linux:
     /// `free_pgtables` with its floor and ceiling). Guard pages go too. Addresses that are not mapped are no error. May sleep
-    /// if `gfp` says so. Cost: one flush for 2 MiB of addresses, and some 24 instructions a page.
+    /// if `gfp` says so. Cost: one flush for 2 MiB of addresses, and some 36 instructions a page.
     ///
     /// # Errors
     ///
