@@ -81,8 +81,8 @@ impl<H: UserHal> UserPages<H> {
     }
 
     /// [`UserPages::pin`] of as many pages from `addr` on as there is room for in `pinned` (Linux: `pin_user_pages`): those before
-    /// the first error are in their places all the same. Cost: a lock and a descent for 2 MiB of addresses, and some forty-five
-    /// instructions a page that is there.
+    /// the first error are in their places all the same. Cost: a lock and a descent for 2 MiB of addresses, and some
+    /// forty-five instructions a page that is there.
     ///
     /// # Errors
     ///
