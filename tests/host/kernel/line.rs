@@ -3,7 +3,8 @@
 use quarry::kernel::line::{Completion, LINE, LineReader, Refusal, Step, WIDTH};
 use std::fmt;
 
-/// A terminal that knows printable characters, backspace and bell, and nothing else; one row behind the prompt.
+/// A terminal that knows printable characters, backspace and bell, and nothing else; one row behind the prompt, into which no
+/// backspace goes.
 #[derive(Default)]
 struct Terminal {
     row: Vec<char>,
@@ -16,10 +17,13 @@ impl fmt::Write for Terminal {
         for letter in text.chars() {
             match letter {
                 '\x07' => self.bells += 1,
-                '\x08' => self.column = self.column.checked_sub(1).expect("no backspace into the prompt"),
+                '\x08' => {
+                    assert!(self.column > 0, "no backspace into the prompt");
+                    self.column -= 1;
+                }
                 ' '..='~' => {
                     self.row.resize(self.row.len().max(self.column + 1), ' ');
-                    self.row[self.column] = letter;
+                    self.row.splice(self.column..=self.column, [letter]);
                     self.column += 1;
                     assert!(self.column <= WIDTH, "the row has ended");
                 }
