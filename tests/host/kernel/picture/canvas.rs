@@ -74,7 +74,7 @@ fn a_picture_of_several_bands_fits_its_lines() {
     // More bands than lines: each has one.
     assert_eq!(drawn(&mut canvas(Style::Plain, &bands, 1)).lines().count(), 6);
     // Every address that there is.
-    assert_eq!(drawn(&mut canvas(Style::Colour, &[band(0, u64::MAX)], 1)).lines().count(), 2);
+    assert_eq!(drawn(&mut canvas(Style::Colour, &[band(0, u64::MAX)], 2)).lines().count(), 3);
 }
 
 #[test]
