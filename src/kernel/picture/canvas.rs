@@ -13,7 +13,7 @@ pub const COLUMNS: u64 = 64;
 const NOTHING: u8 = 0x7f;
 /// Bit of a cell that has one use alone.
 const WHOLE: u8 = 0x80;
-/// The largest cell. A line of such cells covers every address that there is.
+/// The largest cell. Two lines of such cells cover every address that there is.
 const LARGEST: u64 = 1 << 57;
 
 /// A stretch of addresses that is drawn by itself, with its name above.

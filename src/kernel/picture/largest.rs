@@ -22,15 +22,13 @@ impl<T: Copy, const N: usize> Largest<T, N> {
     pub fn add(&mut self, amount: u64, item: T) {
         self.count += 1;
         self.sum += amount;
-        let mut carried = Some((amount, item));
-        for place in &mut self.items {
-            let is_less = match (&carried, &place) {
-                (Some((new, _)), Some((old, _))) => new > old,
-                (Some(_), None) => true,
-                (None, _) => break,
-            };
-            if is_less {
-                core::mem::swap(place, &mut carried);
+        let is_larger = |place: &Option<(u64, T)>| place.is_none_or(|(kept, _)| amount > kept);
+        if let Some(at) = self.items.iter().position(is_larger)
+            && let Some(behind) = self.items.get_mut(at..)
+        {
+            behind.rotate_right(1);
+            if let Some(place) = behind.first_mut() {
+                *place = Some((amount, item));
             }
         }
     }
