@@ -143,8 +143,7 @@ proptest! {
                 let first = band.start / line * line;
                 let end = band.end.div_ceil(line) * line;
                 for cell in (first..end).step_by(usize::try_from(canvas.cell()).unwrap()) {
-                    let bytes: Vec<usize> = (cell..cell + canvas.cell())
-                        .filter(|byte| band.start <= *byte && *byte < band.end)
+                    let bytes: Vec<usize> = (cell.max(band.start)..(cell + canvas.cell()).min(band.end))
                         .filter_map(|byte| model[usize::try_from(byte).unwrap()])
                         .collect();
                     let count = |ink: usize| bytes.iter().filter(|found| **found == ink).count();
