@@ -247,7 +247,7 @@ fn allocate(figures: &Figures, random: &mut Random) -> Option<Held> {
         How::Kmalloc => KVec::with_capacity(to_usize((8 + fraction) << shift), gfp).ok().map(Held::Small),
         How::Pages => Order::new(fraction_order(shift)).and_then(|order| Pages::new(gfp, order).ok()).map(Held::Pages),
         How::Vmalloc => {
-            VVec::with_capacity(to_usize((1 + fraction) * PAGE_SIZE << (shift / 3)), gfp).ok().map(Held::Large)
+            VVec::with_capacity(to_usize(((1 + fraction) * PAGE_SIZE) << (shift / 3)), gfp).ok().map(Held::Large)
         }
     };
     let ticks = timer::ticks().wrapping_sub(start);

@@ -26,10 +26,10 @@ fn read(line: &str) -> Result<(), String> {
                 text(&report, name)?;
             }
             for name in ["sp", "spsr", "esr", "far"] {
-                hex(&report[name])?;
+                hex(report.get(name).unwrap_or(&Value::Null))?;
             }
             for name in ["pc", "lr"] {
-                symbol(&report[name])?;
+                symbol(report.get(name).unwrap_or(&Value::Null))?;
             }
             let registers = list(&report, "x")?;
             if registers.len() != 31 {

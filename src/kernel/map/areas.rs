@@ -81,7 +81,7 @@ impl Areas {
         for area in global::vmap_space().iter() {
             let start = area.range.start();
             if let Some(gap) = before.map(|end| start.get().saturating_sub(end)).filter(|gap| *gap != 0) {
-                writeln!(f, "{:18} {:>14}", "", format_args!("gap {}", Exact(gap)))?;
+                writeln!(f, "{:18} gap {}", "", Exact(gap))?;
             }
             before = Some(area.range.end().get());
             let bar = Bar { part: area.size(), whole: largest, width: BAR, style: self.style };

@@ -106,7 +106,10 @@ pub(super) fn vmalloc(_: &Machine) -> Result<(), Error> {
     }
     let sum: u64 = area.as_slice().iter().sum();
     let at = global::untag(VirtAddr::of(area.as_slice().as_ptr()));
-    let Some(info) = global::vmap_space().find(at) else { return Ok(say!("vmalloc", "no area at {at}")) };
+    let Some(info) = global::vmap_space().find(at) else {
+        say!("vmalloc", "no area at {at}");
+        return Ok(());
+    };
     say!("vmalloc", "{} at {at}: {} pages in {} physical pieces", Exact(info.size()), info.pages, pieces(&info));
     say!("", "{} words written and read back, sum {sum}", AREA / 8);
     let guard = info.mapped().end();

@@ -29,7 +29,7 @@ fn visible(text: &str) -> String {
     let mut parts = text.split('\x1b');
     let mut visible = parts.next().unwrap().to_owned();
     for part in parts {
-        let (code, rest) = part.split_once('m').expect("a sequence ends");
+        let (code, rest) = part.split_once('m').unwrap();
         assert!(code.starts_with('[') && code[1..].chars().all(|c| c.is_ascii_digit() || c == ';'), "{code:?}");
         visible.push_str(rest);
     }
@@ -126,9 +126,9 @@ proptest! {
             }
             painted = painted.max(start + size);
         }
-        for ink in 0..INKS.len() {
+        for (ink, known) in INKS.iter().enumerate() {
             let bytes = model.iter().filter(|painted| **painted == Some(ink)).count() as u64;
-            prop_assert_eq!(canvas.sums()[ink], bytes, "{}", INKS[ink].name);
+            prop_assert_eq!(canvas.sums()[ink], bytes, "{}", known.name);
         }
         let text = drawn(&mut canvas);
         if is_plain {
