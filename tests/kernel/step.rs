@@ -296,10 +296,14 @@ enum Operation {
 }
 
 /// Brings the pool into a state: this number cached, and enough held to free.
-fn prepare<P: Pool>(calls: &Calls, at_hand: usize) {
+///
+/// After a deed that takes memory from the caller, all is made anew: slabs that differ from round to round would make another
+/// path of each.
+fn prepare<P: Pool>(calls: &Calls, deed: Deed, at_hand: usize) {
     let mut held = HELD.lock();
     let enough = P::MANY * 2 + calls.count;
-    while held.len > enough {
+    let kept = if matches!(deed, Deed::TakeMany | Deed::Drain) { 0 } else { enough };
+    while held.len > kept {
         (calls.handler_free)(held.pop());
     }
     P::shrink();
@@ -380,6 +384,7 @@ fn every_instruction<P: Pool>(
     calls: &'static Calls,
     operation: Operation,
     arrival: Arrival,
+    deed: Deed,
     state: usize,
     baseline: u64,
 ) {
@@ -387,12 +392,12 @@ fn every_instruction<P: Pool>(
     // Stepping to each instruction from the start takes the square of their number, so the path is noted once, and each
     // place on it run to. It is stepped to where this time's path misses it, and behind the noted path's end.
     if !matches!(arrival, Arrival::Twice(_)) {
-        prepare::<P>(calls, state);
+        prepare::<P>(calls, deed, state);
         one_round(calls, operation, arrival, Way::Noted);
     }
     let mut at = 1;
     for index in 0.. {
-        prepare::<P>(calls, state);
+        prepare::<P>(calls, deed, state);
         let noted = PATH.lock().at(index);
         let ran = noted.and_then(|(number, place, passes)| {
             at = number;
@@ -401,7 +406,7 @@ fn every_instruction<P: Pool>(
         let came = ran.or_else(|| {
             if noted.is_some() {
                 MISSED.fetch_add(1, Ordering::Relaxed);
-                prepare::<P>(calls, state);
+                prepare::<P>(calls, deed, state);
             }
             one_round(calls, operation, arrival, Way::Stepped { at })
         });
@@ -435,7 +440,7 @@ fn interrupt_everywhere<P: Pool>(calls: &'static Calls, deeds: &[(Deed, fn())], 
                     if P::takes_the_long_way(operation, *state, calls.count) && !deed.moves_much() {
                         continue;
                     }
-                    every_instruction::<P>(calls, operation, *arrival, *state, baseline);
+                    every_instruction::<P>(calls, operation, *arrival, *deed, *state, baseline);
                 }
             }
             log::info!("{arrival:?} {deed:?}: {} interrupts so far", CAME.load(Ordering::Relaxed));

@@ -2,7 +2,7 @@
 //! something happen at every instruction of a path. The boot stub has opened the OS lock, which holds debug exceptions back.
 //!
 //! A step is an exception like any other, taken on the stack of the code. The way to step over a pair of exclusive
-//! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step. Whoever knows the path already has the
+//! accesses is a breakpoint behind them ([`exclusive`]); the pair counts as one step. A test that knows the path already has the
 //! visitor called at one place of it: code runs up to a breakpoint a thousand times faster than it is stepped.
 
 use super::exclusive::{self, EXITS};
