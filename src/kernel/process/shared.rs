@@ -3,7 +3,7 @@
 use super::table::MAX_PROCESSES;
 use crate::addr::to_usize;
 use crate::gfp::Gfp;
-use crate::global::{self, SharedMemory, UserError};
+use crate::global::{self, SharedMemory};
 use crate::mm::user::map::{FilePage, MapError, NewArea, NoFilePage, ObjectId, Objects};
 use core::fmt;
 use core::num::NonZeroU64;
@@ -29,15 +29,6 @@ fn slot(object: ObjectId) -> Option<&'static Slot> {
     OBJECTS.get(to_usize(object.0.get().checked_sub(1)?))
 }
 
-/// From now on areas may map objects. May sleep. The first call counts.
-///
-/// # Errors
-///
-/// [`UserError`]: this machine has no processes.
-pub(super) fn init() -> Result<(), UserError> {
-    global::user_init(&OfProcesses)
-}
-
 /// A reference to an object that was made for a mapping. The areas have their own.
 pub(super) struct Made(ObjectId);
 
@@ -48,6 +39,8 @@ impl Made {
     ///
     /// [`MapError`]: no bytes, no memory, or as many objects as there may be.
     pub(super) fn new(bytes: u64) -> Result<Self, MapError> {
+        // The first call counts: this kernel has no other objects.
+        global::user_init(&OfProcesses).map_err(|_| MapError::NoMemory)?;
         let memory = SharedMemory::new(bytes, Gfp::USER)?;
         let taken = |slot: &&Slot| slot.references.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
         let (number, slot) = (1..).zip(&OBJECTS).find(|(_, slot)| taken(slot)).ok_or(MapError::NoMemory)?;

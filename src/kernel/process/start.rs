@@ -4,7 +4,7 @@
 use super::elf::{ElfError, Image};
 use super::spaces::{self, Seen};
 use super::table::{Name, Pid};
-use super::{Ended, Signal, load, processes, programs, schedule, shared, wake_somebody};
+use super::{Ended, Signal, load, processes, programs, schedule, wake_somebody};
 use crate::addr::UserAddr;
 use crate::arch::aarch64::user::UserFrame;
 use crate::gfp::Gfp;
@@ -71,7 +71,6 @@ fn start_file(file: &[u8], name: &str, arguments: &[&str], parent: Pid, limits: 
         *places.next().ok_or(StartError::Map(MapError::TooLarge(arguments.len() as u64)))? = text;
     }
     let count = 1 + arguments.len();
-    shared::init().map_err(|_| StartError::Map(MapError::NoMemory))?;
     let space = global::new_address_space(layout, limits, Gfp::KERNEL).map_err(StartError::Map)?;
     let (place, pid, thread) = processes().reserve(parent, Name::new(name)).map_err(|_| StartError::TooMany)?;
     drop(spaces::exchange(place, Some(space)));
