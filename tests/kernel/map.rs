@@ -121,7 +121,7 @@ ktest!(
     report = "-- more --          ",
     report = "-- more --          ",
     report = "-- more --          quarry> slabinfo\n",
-    report = "kmalloc-8192",
+    report = "kmalloc-8k",
     report = "quarry> cpu\n",
     exit = 0
 );
