@@ -175,7 +175,7 @@ fn a_file_gives_its_pages_one_by_one_as_they_are_accessed() {
         assert_eq!(world.load(&child, page(0)), Ok(1));
         world.store(&child, page(0), 2).unwrap();
         assert_eq!(world.load(&space, page(0)), Ok(2));
-        // What is given up comes back from the file.
+        // A page that `madvise` gave up comes back from the file.
         space.madvise(UserAddr::new(page(0)), 2 * PAGE_SIZE, quarry::mm::user::map::Advice::DontNeed).unwrap();
         assert_eq!(space.usage().mapped, PAGE_SIZE);
         assert_eq!((world.load(&space, page(0)), world.load(&space, page(1))), (Ok(2), Ok(5)));
