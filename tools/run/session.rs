@@ -63,7 +63,9 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
         let event = machine.wait(&deadline)?;
         let missing = reports.missing(&machine.text);
         match event {
-            Event::Text if missing.is_none() && test.exit.is_none() => break Ok(()),
+            Event::Text if missing.is_none() && test.exit.is_none() && reports.has_returned(&machine.text) => {
+                break reports.nothing_else(&machine.text);
+            }
             Event::Text => {}
             Event::TimedOut => {
                 let what = missing.map_or("end".to_owned(), |text| format!("show {text:?}"));
@@ -79,7 +81,8 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
                         Err("the console is not silent".to_owned())
                     }
                     (None, _) if test.machine.append.contains("report=json") => fault_json::check(&machine.text),
-                    (None, _) => Ok(()),
+                    (None, Some(_)) => Ok(()),
+                    (None, None) => reports.nothing_else(&machine.text),
                 };
             }
         }
@@ -95,12 +98,31 @@ struct Reports {
     found: usize,
     /// Where to go on searching.
     from: usize,
+    /// The line by which its function has returned; none without one.
+    returned: Option<String>,
 }
 
 impl Reports {
     fn new(test: &Test) -> Self {
         let begin = test.has_body.then(|| format!("ktest: begin {} {}\n", test.number, test.name));
-        Self { texts: begin.into_iter().chain(test.reports.iter().cloned()).collect(), found: 0, from: 0 }
+        let returned = test.has_body.then(|| format!("ktest: ok {} ", test.number));
+        Self { texts: begin.into_iter().chain(test.reports.iter().cloned()).collect(), found: 0, from: 0, returned }
+    }
+
+    /// Whether there is nothing to wait for once the last text is there: what the function asserts behind it counts.
+    fn has_returned(&self, console: &str) -> bool {
+        self.returned.as_ref().is_none_or(|line| console[self.from..].contains(line.as_str()))
+    }
+
+    /// Fails if the kernel ended by a report that is not one of the announced ones: a failed assertion, say.
+    fn nothing_else(&self, console: &str) -> Verdict {
+        match last_report(console) {
+            Some(at) if at >= self.from => {
+                let head = console[at..].trim_start().lines().next().unwrap_or_default();
+                Err(format!("after the announced texts the kernel ended by another report: {head}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The first text that `console` has not shown yet.
@@ -112,6 +134,12 @@ impl Reports {
         }
         self.texts.get(self.found).map(String::as_str)
     }
+}
+
+/// Where the report begins by which the kernel ended (`src/kernel/report.rs`): an empty line stands before it.
+fn last_report(console: &str) -> Option<usize> {
+    let named = ["\npanic at ", "\nfault: "].iter().filter_map(|head| console.find(head)).min()?;
+    Some(console[..=named].rfind("\n\n").unwrap_or(named))
 }
 
 /// One boot for all of `tests`, until one of them ends it. Returns the numbers of those that it judged: at least one.
@@ -198,6 +226,23 @@ mod tests {
         assert_eq!(Reports::new(&test).missing("one two\n"), Some("ktest: begin 0 t\n"));
         assert_eq!(Reports::new(&test).missing("ktest: begin 0 t\ntwo one\n"), Some("two"));
         assert_eq!(Reports::new(&test).missing("ktest: begin 0 t\none x two"), None);
+    }
+
+    #[test]
+    fn an_assertion_behind_the_reports_counts() {
+        let test = Test::parse(0, "k::t\treport=freed twice", true).unwrap();
+        let judged = |rest: &str| {
+            let console = format!("ktest: begin 0 t\n{rest}");
+            let mut reports = Reports::new(&test);
+            assert_eq!(reports.missing(&console), None);
+            (reports.has_returned(&console), reports.nothing_else(&console).is_ok())
+        };
+        assert_eq!(judged("freed twice\n"), (false, true));
+        assert_eq!(judged("freed twice\nktest: ok 0 t\n"), (true, true));
+        assert_eq!(judged("freed twice\n\npanic at tests/kernel/t.rs:1:1: left == right\non CPU 0\n"), (false, false));
+        assert_eq!(judged("\npanic at src/a.rs:1:1: freed twice\non CPU 0\n"), (false, true), "the report itself");
+        assert_eq!(judged("\na page freed twice\nfault: a read\non CPU 0\n"), (false, true), "its first line");
+        assert_eq!(judged("freed twice\n\nan address that nobody has\nfault: a read\n"), (false, false));
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod memory;
 
 use core::arch::{asm, global_asm};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use quarry::arch::aarch64::esr::Esr;
 use quarry::arch::aarch64::exception::Exception;
 use quarry::prelude::*;
@@ -50,13 +50,25 @@ impl Write for Console {
     }
 }
 
+/// Set while a CPU prints, so that the others' lines do not come between its own.
+static PRINTING: AtomicBool = AtomicBool::new(false);
+
+fn print(line: fmt::Arguments<'_>) {
+    while PRINTING.swap(true, Ordering::Acquire) {
+        core::hint::spin_loop();
+    }
+    let _ = writeln!(Console, "own-boot: {line}");
+    PRINTING.store(false, Ordering::Release);
+}
+
 macro_rules! say {
-    ($($what:tt)*) => { { let _ = Console.write_fmt(format_args!("own-boot: {}\n", format_args!($($what)*))); } };
+    ($($what:tt)*) => { print(format_args!($($what)*)) };
 }
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    say!("{info}");
+    // Without the lock: the CPU that holds it may be this one.
+    let _ = writeln!(Console, "own-boot: {info}");
     psci(0x8400_0008, [0; 3]);
     loop {}
 }
