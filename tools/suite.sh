@@ -92,13 +92,8 @@ host_tests() {
         watch cargo test --target "$host" --no-default-features --features host
 }
 
-# kernel_tests FEATURES NAME...
-kernel_tests() {
-    features=$1
-    shift
-    # shellcheck disable=SC2086
-    cargo test --quiet --no-run --test kernel $features && watch cargo test --test kernel $features -- "$@"
-}
+# kernel_tests IMAGE OPTION... [-- NAME...]
+kernel_tests() { cargo test --quiet --no-run --test "$@" && watch cargo test --test "$@"; }
 
 benchmarks() {
     # In the kernel's own profile, so that the library is built once; without the peers.
@@ -295,7 +290,8 @@ release_steps() {
     step "programs for EL0, format and lints" user_programs
     step "library for other machines" other_machines
     # Stacks of 8 KiB are the example of threads. It is the last, as it builds where the kernel tests are built.
-    step "kmalloc from 128 bytes on, stacks of 4 KiB" kernel_tests "--features dma-minalign,stack-4k" kmalloc stacks::
+    step "kmalloc from 128 bytes on, stacks of 4 KiB" \
+        kernel_tests sizes -p quarry-kernel --features other-sizes -- kmalloc stacks::
 }
 
 step "format" cargo fmt --all --check
@@ -311,7 +307,7 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps 
 step "public names" public_names
 step "host tests" host_tests
 step "documentation examples" doc_examples
-step "kernel tests" kernel_tests ""
+step "kernel tests" kernel_tests kernel
 step "tests that fail on purpose" planted
 step "caches at boot" cache_model
 step "tests for a Raspberry Pi 4" rpi4_tests

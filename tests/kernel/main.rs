@@ -5,13 +5,8 @@
 
 extern crate alloc;
 
-/// A raw call of a test: on what it owns itself, or with a name that the call has to refuse.
-macro_rules! raw {
-    ($call:expr) => {{
-        // SAFETY: what is named is the caller's own and not used afterwards, or nobody's, and refused.
-        unsafe { $call }
-    }};
-}
+#[macro_use]
+mod raw;
 
 // The programs for EL0.
 include!(concat!(env!("OUT_DIR"), "/programs.rs"));

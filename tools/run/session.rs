@@ -61,14 +61,14 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
     let mut reports = Reports::new(test);
     let verdict = loop {
         let event = machine.wait(&deadline)?;
-        let missing = reports.missing(&machine.text);
+        let missing = reports.missing(&machine.text).map(str::to_owned);
         match event {
             Event::Text if missing.is_none() && test.exit.is_none() && reports.has_returned(&machine.text) => {
                 break reports.nothing_else(&machine.text);
             }
             Event::Text => {}
             Event::TimedOut => {
-                let what = missing.map_or("end".to_owned(), |text| format!("show {text:?}"));
+                let what = missing.map_or("end behind its reports".to_owned(), |text| format!("show {text:?}"));
                 break Err(format!("did not {what} within {} s; killed", test.timeout.as_secs()));
             }
             Event::Ended(status) => {

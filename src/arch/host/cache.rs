@@ -66,17 +66,25 @@ struct State {
 /// A copy of the RAM.
 struct Copy {
     start: NonNull<u8>,
+    size: usize,
+    /// The allocation that it lies in.
+    block: NonNull<u8>,
     layout: Layout,
 }
 
 impl Copy {
     fn new(size: u64) -> Self {
-        let layout = Layout::from_size_align(to_usize(size), to_usize(ALIGN)).unwrap_or(Layout::new::<u64>());
-        assert!(layout.size() as u64 == size && size != 0, "RAM of {size} bytes");
+        // The start is aligned here: a zeroed block that the allocator aligns is written at once, and this one is hardly used.
+        let layout = Layout::from_size_align(to_usize(size + ALIGN), 1).unwrap_or(Layout::new::<u64>());
+        assert!(layout.size() as u64 == size + ALIGN && size != 0, "RAM of {size} bytes");
         // SAFETY: the size is not zero.
-        let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start) else { std::alloc::handle_alloc_error(layout) };
-        Self { start, layout }
+        let block = unsafe { std::alloc::alloc_zeroed(layout) };
+        let Some(block) = NonNull::new(block) else { std::alloc::handle_alloc_error(layout) };
+        let offset = block.as_ptr().align_offset(to_usize(ALIGN));
+        assert!(offset <= to_usize(ALIGN), "an aligned place in {layout:?}");
+        // SAFETY: inside the block, which is larger than the RAM by `ALIGN`.
+        let start = unsafe { block.add(offset) };
+        Self { start, size: to_usize(size), block, layout }
     }
 
     fn virt(&self) -> u64 {
@@ -89,13 +97,13 @@ impl Copy {
 
     fn read(&self, at: usize, into: &mut [u8]) {
         let size = into.len();
-        assert!(at + size <= self.layout.size(), "reads outside RAM");
+        assert!(at + size <= self.size, "reads outside RAM");
         // SAFETY: inside the copy by the assertion; `into` is the model's own.
         unsafe { self.place(at).copy_to_nonoverlapping(into.as_mut_ptr(), size) };
     }
 
     fn write(&self, at: usize, from: &[u8]) {
-        assert!(at + from.len() <= self.layout.size(), "writes outside RAM");
+        assert!(at + from.len() <= self.size, "writes outside RAM");
         // SAFETY: inside the copy by the assertion; all code that runs on the model expects its memory to change this way.
         unsafe { self.place(at).copy_from_nonoverlapping(from.as_ptr(), from.len()) };
     }
@@ -104,7 +112,7 @@ impl Copy {
 impl Drop for Copy {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout.
-        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
+        unsafe { std::alloc::dealloc(self.block.as_ptr(), self.layout) };
     }
 }
 

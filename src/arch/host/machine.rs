@@ -14,7 +14,7 @@ use super::root::Root;
 use super::tlb::Tlb;
 use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, PhysRange, VirtAddr, to_usize};
 use crate::hal::mmu::{Asid, BbmLevel};
-use std::collections::HashSet;
+use rustc_hash::FxHashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -120,7 +120,7 @@ pub(super) struct FrameStock {
     pub(super) next: PhysAddr,
     pub(super) end: PhysAddr,
     pub(super) free: Vec<PhysAddr>,
-    pub(super) out: HashSet<u64>,
+    pub(super) out: FxHashSet<u64>,
     /// Allocations until one fails.
     pub(super) until_failure: Option<u64>,
 }
@@ -255,7 +255,7 @@ impl Machine {
                 next: table_frames.start(),
                 end: table_frames.end(),
                 free: Vec::new(),
-                out: HashSet::new(),
+                out: FxHashSet::default(),
                 until_failure: None,
             },
             counts: Counts::default(),

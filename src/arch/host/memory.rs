@@ -4,7 +4,8 @@
 
 use crate::addr::{PAGE_SHIFT, PhysAddr, to_usize};
 use crate::hal::level::{ENTRIES, Slot};
-use std::collections::{BTreeMap, HashMap};
+use rustc_hash::FxHashMap;
+use std::collections::BTreeMap;
 
 /// Contents of a frame before anything is written to it: a valid table entry, if a walker takes it for one.
 pub(super) const GARBAGE: u64 = 0x0000_0bad_c0de_0003;
@@ -39,7 +40,7 @@ pub(super) fn table_of(word: Word) -> (PhysAddr, Slot) {
 /// All RAM. Frames come into being when they are first written.
 #[derive(Default)]
 pub(super) struct Memory {
-    frames: HashMap<u64, Frame>,
+    frames: FxHashMap<u64, Frame>,
     /// Stores that walkers need not see yet: the CPU and the newest value.
     pending: BTreeMap<Word, (usize, u64)>,
 }

@@ -3,7 +3,7 @@
 
 use super::memory::Word;
 use crate::addr::{PhysAddr, VirtAddr};
-use std::collections::HashSet;
+use rustc_hash::FxHashSet;
 
 /// A page that every CPU may be using.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,4 +14,4 @@ pub(super) struct Promised {
 
 /// The entries that a CPU may still take to be invalid, since it may have walked for its next instructions before they became
 /// valid (Arm ARM D8.2.6); empty when it has synchronised.
-pub(super) type Missed = HashSet<Word>;
+pub(super) type Missed = FxHashSet<Word>;

@@ -6,7 +6,7 @@ use crate::addr::{PhysAddr, VirtAddr};
 use crate::hal::entry::Leaf;
 use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::{Asid, WalkDepth};
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 /// An entry's place in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,8 +89,8 @@ const SIZES: [u64; 5] = [
 
 #[derive(Default)]
 pub(super) struct Tlb {
-    pub(super) leaves: HashMap<Key, Cached>,
-    pub(super) tables: HashMap<TableKey, CachedTable>,
+    pub(super) leaves: FxHashMap<Key, Cached>,
+    pub(super) tables: FxHashMap<TableKey, CachedTable>,
 }
 
 impl Tlb {

@@ -443,11 +443,13 @@ impl Spec {
     pub(crate) fn run(self, f: impl FnOnce(&Slabs<'_, '_>)) {
         run_on(0);
         let pages = usize::try_from(self.size / PAGE_SIZE).unwrap();
-        let layout =
-            Layout::from_size_align(usize::try_from(self.size).unwrap(), usize::try_from(SECTION).unwrap()).unwrap();
+        let section = usize::try_from(SECTION).unwrap();
+        // The start is aligned here: a zeroed block that the allocator aligns is written at once, and most tests use little.
+        let layout = Layout::from_size_align(usize::try_from(self.size).unwrap() + section, 1).unwrap();
         // SAFETY: the layout is not empty.
         let arena = Arena(unsafe { alloc_zeroed(layout) }, layout);
         assert!(!arena.0.is_null());
+        let start = arena.0.wrapping_add(arena.0.align_offset(section));
         let descriptors: Vec<_> = (0..pages).map(|_| PageDescriptor::default()).collect();
         let blocks: Vec<_> = (0..pages / PAGEBLOCK_PAGES as usize).map(|_| AtomicU8::new(0)).collect();
         let sections = [Section { first: 0, end: u32::try_from(pages).unwrap() }];
@@ -464,7 +466,7 @@ impl Spec {
             map,
             locals: (0..self.cpus).map(local).collect(),
             online: (0..self.cpus).map(|_| AtomicBool::new(false)).collect(),
-            arena: arena.0.expose_provenance() as u64,
+            arena: start.expose_provenance() as u64,
             base: self.base,
             size: self.size,
             misuse: Mutex::default(),

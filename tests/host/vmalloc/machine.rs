@@ -7,8 +7,8 @@ use quarry::gfp::Gfp;
 use quarry::hal::Internal;
 use quarry::hal::cpu::{Interrupts, PerCpu};
 use quarry::mm::vmalloc::{Area, AreaHal, Pages, VmapSpace};
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -33,7 +33,7 @@ pub(super) struct Machine<'a> {
     cpus: u32,
     descriptors: Mutex<Chain<'a, Area>>,
     /// Pages by number, with the addresses that translate to them.
-    mapped: Mutex<HashMap<u64, VirtRange>>,
+    mapped: Mutex<FxHashMap<u64, VirtRange>>,
     next_page: AtomicU64,
     pub(super) flushes: AtomicU64,
     pub(super) released: AtomicU64,
@@ -146,7 +146,7 @@ unsafe impl<'a> AreaHal<'a> for Machine<'a> {
             return;
         }
         let mut mapped = self.mapped.lock().unwrap();
-        let gone: std::collections::HashSet<_> = ranges.map(|range| range.start()).collect();
+        let gone: FxHashSet<_> = ranges.map(|range| range.start()).collect();
         mapped.retain(|_, range| !gone.contains(&range.start()));
     }
 
