@@ -15,7 +15,7 @@ use std::path::Path;
 const KNOWN: &[(&[&str], &str)] = &[
     (&["fdt/node.rs", "fdt/tree.rs"], "a node has a reference to its tree, and the tree returns its root as a node"),
     (
-        &["mm/slab/cpu.rs", "mm/slab/hal.rs", "mm/slab/masked.rs"],
+        &["mm/slab/cpu/array.rs", "mm/slab/cpu/masked.rs", "mm/slab/hal.rs"],
         "the machine's fast paths have bodies that mask interrupts, for machines without restartable sequences",
     ),
     (
