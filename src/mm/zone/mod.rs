@@ -29,6 +29,30 @@
 //! | `reclaim` | what frees memory when it is short |
 //! | `views` | check, census, reports |
 //!
+//! # Words
+//!
+//! | verb | what moves |
+//! |---|---|
+//! | alloc, free | a block, out of the free lists of a zone or into them; for a caller, by way of a list of its CPU |
+//! | pop, push | blocks, off a list or reserve of this CPU or onto it |
+//! | refill | blocks, into an empty list: from its reserve, or from the zone |
+//! | drain | blocks, out of lists and reserves into their zones |
+//! | expand | the halves of a block that is larger than wanted, into the free lists |
+//! | claim | nothing: the state of a block is changed so that it is the caller's alone |
+//! | isolate | page blocks, out of reach of allocations, while a range is emptied |
+//! | reserve, unreserve | page blocks, for atomic allocations of high order, and back |
+//!
+//! # Switches that make calls take the slow path
+//!
+//! | of | switch | set |
+//! |---|---|---|
+//! | a call | `COLD`, and a right to wait where waiting is not legal | by the caller |
+//! | a block | a state for which `PageState::plain_list` has no list | by its owners: claims, references, memory type, account |
+//! | a list of a CPU | a room of 0: what the fast path sees of the allocator's switches | when the CPU drains (`apply_limits`) |
+//! | a zone | `short`: no reserve takes more of its pages | by a request that it had too little for; off by the next refill |
+//! | the allocator | `careful` | by fault injection and [`Scrub`] |
+//! | the allocator | `awaited` | while an allocation waits for a free |
+//!
 //! # Locks and contexts
 //!
 //! A CPU's lists are its own, and used with interrupts masked. Each zone has a lock, taken with interrupts masked, and

@@ -88,7 +88,7 @@ impl Zone {
     /// Takes a free block of `order` from the smallest of the blocks of this type that hold one; the rest goes back on
     /// the lists. Its state still says that it is free.
     #[inline]
-    pub(super) fn take_smallest<M: PageMap>(
+    pub(super) fn alloc_smallest<M: PageMap>(
         &mut self,
         map: M,
         order: u8,
@@ -101,7 +101,7 @@ impl Zone {
         #[expect(clippy::cast_possible_truncation, reason = "at most 15")]
         let found = order + larger.trailing_zeros() as u8;
         let page = self.lists.pop(map, self.id, found, kind)?;
-        self.count_taken(kind, 1 << order);
+        self.count_allocated(kind, 1 << order);
         self.expand(map, page, found, order, kind);
         Ok(Some(page))
     }

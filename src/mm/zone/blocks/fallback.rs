@@ -26,7 +26,7 @@ impl Zone {
     ///
     /// [`Corrupt`].
     #[inline]
-    pub(in crate::mm::zone) fn take<M: PageMap>(
+    pub(in crate::mm::zone) fn alloc<M: PageMap>(
         &mut self,
         map: M,
         order: u8,
@@ -34,23 +34,23 @@ impl Zone {
         reach: Reach,
     ) -> Result<Option<Page>, Corrupt> {
         if reach.contains(Reach::HIGH_ATOMIC)
-            && let Some(page) = self.take_smallest(map, order, MigrateType::HighAtomic)?
+            && let Some(page) = self.alloc_smallest(map, order, MigrateType::HighAtomic)?
         {
             return Ok(Some(page));
         }
         // Movable pages fill the memory of contiguous allocations from the start: half of what is free, in balance.
         let borrow_early = reach.contains(Reach::CMA) && self.free_cma > self.free / 2;
-        if borrow_early && let Some(page) = self.take_smallest(map, order, MigrateType::Cma)? {
+        if borrow_early && let Some(page) = self.alloc_smallest(map, order, MigrateType::Cma)? {
             return Ok(Some(page));
         }
-        if let Some(page) = self.take_smallest(map, order, MigrateType::of(want))? {
+        if let Some(page) = self.alloc_smallest(map, order, MigrateType::of(want))? {
             return Ok(Some(page));
         }
-        self.take_foreign(map, order, want, reach)
+        self.alloc_foreign(map, order, want, reach)
     }
 
     #[cold]
-    fn take_foreign<M: PageMap>(
+    fn alloc_foreign<M: PageMap>(
         &mut self,
         map: M,
         order: u8,
@@ -58,7 +58,7 @@ impl Zone {
         reach: Reach,
     ) -> Result<Option<Page>, Corrupt> {
         if reach.contains(Reach::CMA)
-            && let Some(page) = self.take_smallest(map, order, MigrateType::Cma)?
+            && let Some(page) = self.alloc_smallest(map, order, MigrateType::Cma)?
         {
             return Ok(Some(page));
         }
@@ -67,7 +67,7 @@ impl Zone {
         }
         // Better a page of the reserve than none for who can neither wait nor do without.
         if reach.contains(Reach::NON_BLOCK) || reach.contains(Reach::NO_WATERMARKS) {
-            return self.take_smallest(map, order, MigrateType::HighAtomic);
+            return self.alloc_smallest(map, order, MigrateType::HighAtomic);
         }
         Ok(None)
     }
@@ -94,7 +94,7 @@ impl Zone {
                 set_block_type(map, page.offset(block * PAGEBLOCK_PAGES), wanted);
             }
             self.events.stolen_blocks += 1 << (from - PAGEBLOCK_ORDER);
-            self.count_taken(kind, 1 << order);
+            self.count_allocated(kind, 1 << order);
             self.expand(map, page, from, order, wanted);
             return Ok(Some(page));
         }
@@ -111,12 +111,12 @@ impl Zone {
             if census.free + alike >= PAGEBLOCK_PAGES / 2 {
                 self.retype(map, block, wanted);
                 self.events.stolen_blocks += 1;
-                return self.take_smallest(map, order, wanted);
+                return self.alloc_smallest(map, order, wanted);
             }
             self.lists.remove(map, page, from, kind);
         }
         self.events.mixed += 1;
-        self.count_taken(kind, 1 << order);
+        self.count_allocated(kind, 1 << order);
         self.expand(map, page, from, order, kind);
         Ok(Some(page))
     }

@@ -91,7 +91,7 @@ impl FreeLists {
         let descriptor = map.get(page);
         let (next, prev) = (descriptor.next(), descriptor.prev());
         if CHECKED && !are_linked(map, page) {
-            self.give_up(page, order, kind);
+            self.drop_list(page, order, kind);
             return;
         }
         // INVARIANT: BUD-2, BUD-3.
@@ -140,7 +140,7 @@ impl FreeLists {
 impl FreeLists {
     /// Empties a list that points to a page that is not on it: nothing on it can be trusted.
     #[cold]
-    fn give_up(&mut self, page: Page, order: u8, kind: MigrateType) {
+    fn drop_list(&mut self, page: Page, order: u8, kind: MigrateType) {
         log::error!("BUD-2 broken: a link of the free block at page {} leads off its list", page.index());
         *self.first_mut(order, kind) = Page::NIL;
         *self.filled_mut(kind) &= !1_u16.wrapping_shl(u32::from(order));

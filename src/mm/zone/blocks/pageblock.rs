@@ -60,7 +60,7 @@ impl Zone {
             let order = state.raw_order().min(PAGEBLOCK_ORDER);
             if state.kind() == Kind::Free {
                 self.lists.remove(map, page, order, state.list());
-                self.count_taken(state.list(), 1 << order);
+                self.count_allocated(state.list(), 1 << order);
                 self.lists.push(map, self.id, page, order, to);
                 self.count_freed(to, 1 << order);
             }
@@ -93,7 +93,7 @@ impl Zone {
         self.lists.remove(map, head, MAX_ORDER, state.list());
         for half in [head, head.buddy(PAGEBLOCK_ORDER)] {
             let own = block_type(map, half);
-            self.count_taken(kind, u64::from(PAGEBLOCK_PAGES));
+            self.count_allocated(kind, u64::from(PAGEBLOCK_PAGES));
             self.count_freed(own, u64::from(PAGEBLOCK_PAGES));
             self.lists.push(map, self.id, half, PAGEBLOCK_ORDER, own);
         }
@@ -105,7 +105,7 @@ impl Zone {
         let state = map.get(first).state();
         if state.is_free_buddy(self.id, PAGEBLOCK_ORDER) {
             self.lists.remove(map, first, PAGEBLOCK_ORDER, state.list());
-            self.count_taken(state.list(), u64::from(PAGEBLOCK_PAGES));
+            self.count_allocated(state.list(), u64::from(PAGEBLOCK_PAGES));
             self.free_block(map, first, PAGEBLOCK_ORDER);
         }
     }

@@ -104,7 +104,7 @@ impl Zone {
     /// Counts `pages` more on the free lists of this type.
     #[inline(always)]
     pub(in crate::mm::zone) fn count_freed(&mut self, kind: MigrateType, pages: u64) {
-        // INVARIANT: ZONE-3, together with `count_taken`.
+        // INVARIANT: ZONE-3, together with `count_allocated`.
         if kind.is_mergeable() {
             self.free = self.free.wrapping_add(pages);
         } else {
@@ -114,7 +114,7 @@ impl Zone {
 
     /// Counts `pages` less on the free lists of this type.
     #[inline]
-    pub(in crate::mm::zone) fn count_taken(&mut self, kind: MigrateType, pages: u64) {
+    pub(in crate::mm::zone) fn count_allocated(&mut self, kind: MigrateType, pages: u64) {
         if kind.is_mergeable() {
             self.free = self.free.wrapping_sub(pages);
         } else {

@@ -1,4 +1,16 @@
-//! Allocation: the hot path over the per-CPU lists, and the slow path through the zonelist.
+//! Allocation: the hot path over the per-CPU lists, and the slow path through the zonelist, step by step.
+//!
+//! | step | function | lock | interrupts | if it has no block |
+//! |---|---|---|---|---|
+//! | 1. this CPU's list for the use | `alloc_fast` | none | masked | 2 |
+//! | 2. single pages: a batch of this CPU's reserve, then 1 | `refill_from_reserve` | none | masked | 3 |
+//! | 3. flags, fault injection | `alloc_from_zones` | none | as the caller has them | an error |
+//! | 4. each zone that stays above `low`: the list again, a batch for it, one block | `alloc_above_mark`, `refill_from_zone` | the zone's | masked | 5 |
+//! | 5. this CPU's reserves, into their zones; 4 again | `drain_local_reserves` | the zone's | masked | 6, and the background reclaimer is woken |
+//! | 6. each zone that stays above `min`, or lower as the flags reach | `alloc_below_low` | the zone's | masked | 7 |
+//! | 7. this CPU's lists; 6 again. Then, where the caller may wait, all CPUs' lists and the reserve for atomic calls; 6 again | `drain_local`, `drain_all` | the zone's | masked | 8, or an error |
+//! | 8. reclaim, as often as it says; 6 after each | [`Pressure::relieve`](super::super::Pressure::relieve) | none | as the caller has them | an error |
+//! | 9. scrubbing, tags; what the flags want done | `scrub_allocated`, `finish` | none | as the caller has them | - |
 #![forbid(unsafe_code)]
 
 use super::super::blocks::{Corrupt, Mark, Reach, Zone};
@@ -112,9 +124,10 @@ impl<H: PageHal> PageAllocator<H> {
     /// Slow path: from the zones in order, reaching deeper into each, then with the help of reclaim.
     #[inline(never)]
     fn alloc_slow(&self, gfp: Gfp, order: Order) -> Result<Page, AllocError> {
-        let kept = if order == Order::ZERO && self.restock(gfp) { self.alloc_fast(gfp, order) } else { None };
+        let kept =
+            if order == Order::ZERO && self.refill_from_reserve(gfp) { self.alloc_fast(gfp, order) } else { None };
         let page = kept.map_or_else(|| self.alloc_from_zones(gfp, order), Ok)?;
-        self.scrub_taken(
+        self.scrub_allocated(
             page,
             order.pages(),
             gfp,
@@ -128,7 +141,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Moves a batch from a reserve of this CPU to the list that [`PageAllocator::alloc_fast`] found empty; whether it did.
-    fn restock(&self, gfp: Gfp) -> bool {
+    fn refill_from_reserve(&self, gfp: Gfp) -> bool {
         let saved = self.hal.save();
         let local = self.hal.local();
         let pages = H::pages(local);
@@ -138,7 +151,7 @@ impl<H: PageHal> PageAllocator<H> {
         };
         let stocked = zone.is_some_and(|zone| {
             let list = PageState::list_number(zone, gfp.mobility());
-            pages.restock(H::local_map(local), list, PCP_BATCH_MAX).unwrap_or_else(|corrupt| {
+            pages.refill(H::local_map(local), list, PCP_BATCH_MAX).unwrap_or_else(|corrupt| {
                 report("PCP-3", corrupt);
                 false
             })
@@ -154,7 +167,7 @@ impl<H: PageHal> PageAllocator<H> {
         let mut shortage = Shortage { gfp: request.gfp, order, zone: request.class, attempt: 0, fruitless: 0 };
         let refused = self.is_careful() && self.hal.should_fail(gfp, order);
         if !refused {
-            let first = || self.take_from_zones(layout, request, Mark::Low, Reach::movable(gfp));
+            let first = || self.alloc_above_mark(layout, request, Mark::Low, Reach::movable(gfp));
             if let Some(page) = first() {
                 return Ok(page);
             }
@@ -187,7 +200,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     fn alloc_below_low(&self, layout: &ZoneLayout, request: Request, shortage: &mut Shortage) -> Option<Page> {
-        let again = |shortage: &Shortage| self.take_from_zones(layout, request, Mark::Min, shortage.reach());
+        let again = |shortage: &Shortage| self.alloc_above_mark(layout, request, Mark::Min, shortage.reach());
         if let Some(page) = again(shortage) {
             return Some(page);
         }
@@ -242,12 +255,12 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Goes through the zonelist: NORMAL, DMA32, DMA, never upwards.
-    fn take_from_zones(&self, layout: &ZoneLayout, request: Request, mark: Mark, reach: Reach) -> Option<Page> {
-        layout.zonelist(request.class).find_map(|id| self.take_from_zone(layout, id, request, mark, reach))
+    fn alloc_above_mark(&self, layout: &ZoneLayout, request: Request, mark: Mark, reach: Reach) -> Option<Page> {
+        layout.zonelist(request.class).find_map(|id| self.alloc_from_zone(layout, id, request, mark, reach))
     }
 
     #[inline]
-    fn take_from_zone(
+    fn alloc_from_zone(
         &self,
         layout: &ZoneLayout,
         id: ZoneId,
@@ -269,11 +282,11 @@ impl<H: PageHal> PageAllocator<H> {
             };
             taken = pop();
             if taken.is_none() {
-                self.refill(map, &mut zone, pages, request, layout);
+                self.refill_from_zone(map, &mut zone, pages, request, layout);
                 taken = pop();
             }
             if taken.is_none() {
-                taken = zone.take(map, order.get(), gfp.mobility(), reach).unwrap_or_else(|corrupt| {
+                taken = zone.alloc(map, order.get(), gfp.mobility(), reach).unwrap_or_else(|corrupt| {
                     report("BUD-1", corrupt);
                     None
                 });
@@ -295,7 +308,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Fills a list of this CPU, as long as the zone stays above its `high` mark.
     #[inline]
-    fn refill(&self, map: H::Map, zone: &mut Zone, pages: &CpuPages, request: Request, layout: &ZoneLayout) {
+    fn refill_from_zone(&self, map: H::Map, zone: &mut Zone, pages: &CpuPages, request: Request, layout: &ZoneLayout) {
         let Some(lists) = pages.lists(request.order) else { return };
         let batch = layout.batch(zone.id, request.order);
         let (order, mobility) = (request.order, request.gfp.mobility());
@@ -305,7 +318,7 @@ impl<H: PageHal> PageAllocator<H> {
         #[expect(clippy::cast_possible_truncation, reason = "at most the batch")]
         let blocks = u64::from(batch).min(room as u64).min(spare) as u32;
         let state = PageState::on_pcp(list, order);
-        // Movable pages fill the memory of contiguous allocations from the start, as in `Zone::take`.
+        // Movable pages fill the memory of contiguous allocations from the start, as in `Zone::alloc`.
         let borrows = request.gfp.contains(Gfp::MOVABLE) && zone.free_cma > zone.free / 2;
         let kind = if borrows { MigrateType::Cma } else { MigrateType::of(mobility) };
         if let Some(reserve) = pages.reserve(list).filter(|_| order == Order::ZERO) {
@@ -317,10 +330,10 @@ impl<H: PageHal> PageAllocator<H> {
             }
         }
         match order {
-            Order::ZERO => zone.take_rows(map, 0, kind, blocks, |first, pages_in| {
+            Order::ZERO => zone.alloc_rows(map, 0, kind, blocks, |first, pages_in| {
                 pages.fill_pages(list, first, pages_in, |page| map.get(page).set_state(state));
             }),
-            _ => zone.take_rows(map, order.get(), kind, blocks, |first, blocks_in| {
+            _ => zone.alloc_rows(map, order.get(), kind, blocks, |first, blocks_in| {
                 lists.fill(list, first, blocks_in, order.get(), &mut |page| map.get(page).set_state(state));
             }),
         }
@@ -332,7 +345,7 @@ impl Zone {
     /// free blocks first, and of one that is large enough all the rest at once, without a list for each step of its
     /// splitting.
     #[inline(always)]
-    fn take_rows<M: PageMap>(
+    fn alloc_rows<M: PageMap>(
         &mut self,
         map: M,
         order: u8,
@@ -365,7 +378,7 @@ impl Zone {
             left -= 1 << row;
         }
         if left != blocks {
-            self.count_taken(kind, u64::from(blocks - left) << order);
+            self.count_allocated(kind, u64::from(blocks - left) << order);
             self.events.pcp_batches += 1;
         }
     }

@@ -120,13 +120,13 @@ impl<H: PageHal> PageAllocator<H> {
             && !room.is_empty()
         {
             // INVARIANT: BATCH-1: no more than there is room for.
-            batch.len += self.take_listed(gfp, room);
+            batch.len += self.pop_listed(gfp, room);
         }
     }
 
     /// Fills `room` from the list of this CPU as far as that goes.
     #[inline]
-    fn take_listed(&self, gfp: Gfp, room: &mut [Page]) -> usize {
+    fn pop_listed(&self, gfp: Gfp, room: &mut [Page]) -> usize {
         if gfp.check().is_err() {
             return 0;
         }
@@ -146,8 +146,8 @@ impl<H: PageHal> PageAllocator<H> {
     /// [`Self::free_pages_bulk`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline(always)]
     pub(crate) fn do_free_pages_bulk<const N: usize>(&self, batch: &mut PageBatch<N>) -> Result<(), FreeError> {
-        let given = self.give_listed(batch.pages());
-        batch.len -= given;
+        let freed = self.push_listed(batch.pages());
+        batch.len -= freed;
         while let Some(page) = batch.pages().last().copied() {
             self.do_free_pages(page, Order::ZERO)?;
             batch.len -= 1;
@@ -164,7 +164,7 @@ impl<H: PageHal> PageAllocator<H> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = H::local_map(local);
-        let mut given = 0;
+        let mut freed = 0;
         if let Some(last) = batch.pages().last() {
             let state = map.get(*last).state();
             let list = state.claimed_list(kind);
@@ -172,21 +172,21 @@ impl<H: PageHal> PageAllocator<H> {
                 let listed = PageState::on_pcp(list, Order::ZERO);
                 let take = |page| map.get(page).exchange_here(state, listed);
                 let pages = H::pages(local);
-                given = pages.push_many(list, batch.pages(), take);
-                if given < batch.len && !self.is_short(zone_of(list)) {
-                    let rest = batch.pages().get(..batch.len - given).unwrap_or_default();
-                    given += pages.keep_many(map, list, rest, take);
+                freed = pages.push_many(list, batch.pages(), take);
+                if freed < batch.len && !self.is_short(zone_of(list)) {
+                    let rest = batch.pages().get(..batch.len - freed).unwrap_or_default();
+                    freed += pages.push_to_reserve(map, list, rest, take);
                 }
             } else if state.kind() == kind && state.references() > 1 {
                 let less = state.with_one_less();
                 // The flush has ordered what was done through the mapping before the free by the last owner.
                 let drops = |page: &&Page| map.get(**page).exchange_here(state, less);
-                given = batch.pages().iter().rev().take_while(drops).count();
+                freed = batch.pages().iter().rev().take_while(drops).count();
             }
         }
         self.hal.restore(saved);
         // INVARIANT: BATCH-1.
-        batch.len -= given;
+        batch.len -= freed;
     }
 
     /// Frees single pages that follow on as the block of `order` that they are together, if each is claimed as `kind` with one
@@ -213,19 +213,19 @@ impl<H: PageHal> PageAllocator<H> {
         }
         self.hal.restore(saved);
         if all && !listed {
-            let given = self.give(first, order, list);
-            debug_assert!(given.is_ok(), "the pages are of the zone that their descriptors name: {given:?}");
+            let freed = self.free_to_list(first, order, list);
+            debug_assert!(freed.is_ok(), "the pages are of the zone that their descriptors name: {freed:?}");
         }
         all
     }
 
     /// Puts the last pages on one list of this CPU, as long as they belong there and it has room: how many.
     #[inline]
-    fn give_listed(&self, pages: &[Page]) -> usize {
+    fn push_listed(&self, pages: &[Page]) -> usize {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = H::local_map(local);
-        let mut given = 0;
+        let mut freed = 0;
         if let Some(last) = pages.last() {
             let state = map.get(*last).state();
             let list = state.plain_list(Order::ZERO);
@@ -233,10 +233,10 @@ impl<H: PageHal> PageAllocator<H> {
                 let listed = PageState::on_pcp(list, Order::ZERO);
                 // The CPU that changes the state has the page. If two CPUs free it at once, the other one takes the slow
                 // path, which refuses it.
-                given = H::pages(local).push_many(list, pages, |page| map.get(page).exchange_here(state, listed));
+                freed = H::pages(local).push_many(list, pages, |page| map.get(page).exchange_here(state, listed));
             }
         }
         self.hal.restore(saved);
-        given
+        freed
     }
 }

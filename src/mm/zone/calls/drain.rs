@@ -43,7 +43,9 @@ impl<H: PageHal> PageAllocator<H> {
             while reserve.count() != 0 {
                 any = true;
                 let mut zone = zone.lock();
-                if let Err(corrupt) = pages.release(map, list, PCP_BATCH_MAX, |page| zone.free_block(map, page, 0)) {
+                if let Err(corrupt) =
+                    pages.drain_reserve(map, list, PCP_BATCH_MAX, |page| zone.free_block(map, page, 0))
+                {
                     report("PCP-3", corrupt);
                 }
                 zone.events.pcp_batches += 1;
@@ -237,7 +239,7 @@ impl Zone {
 
     #[inline(never)]
     fn drain_blocks<M: PageMap>(&mut self, map: M, pages: &CpuPages, list: usize, order: Order, batch: usize) -> usize {
-        let mut give = |page| self.free_block(map, page, order.get());
-        pages.lists(order).map_or(0, |lists| lists.drain(list, batch, &mut give))
+        let mut free = |page| self.free_block(map, page, order.get());
+        pages.lists(order).map_or(0, |lists| lists.drain(list, batch, &mut free))
     }
 }

@@ -1,4 +1,13 @@
-//! Freeing: the hot path onto the per-CPU lists, and the slow path with its checks.
+//! Freeing: the hot path onto the per-CPU lists, and the slow path with its checks, step by step.
+//!
+//! | step | function | lock | interrupts | if it cannot |
+//! |---|---|---|---|---|
+//! | 1. a plain block, claimed and pushed onto this CPU's list | `claim_for_list` | none | masked | not plain: 2; no room: 3 |
+//! | 2. the checks, and the claim of a block that is not plain | `diagnose`, `claim_slow` | none | as the caller has them | [`FreeError`]; another reference is left: the end |
+//! | 3. scrubbing, tags | `scrub_freed` | none | masked | - |
+//! | 4. a full list: a batch into this CPU's reserve, or into its zone; then onto the list | `free_to_list` | none; the zone's | masked | 5 |
+//! | 5. into the zone, merged | `free_block` | the zone's | masked | - |
+//! | 6. who waits for pages is told | `announce` | none | as the caller has them | - |
 #![forbid(unsafe_code)]
 
 use super::super::error::FreeError;
@@ -16,7 +25,7 @@ impl<H: PageHal> PageAllocator<H> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = H::local_map(local);
-        let list = take::<H>(map.get(page), order);
+        let list = claim_for_list::<H>(map.get(page), order);
         let freed = H::pages(local).push(list, order, page);
         self.hal.restore(saved);
         if freed { Ok(()) } else { self.free_slow(page, order, list) }
@@ -33,8 +42,8 @@ impl<H: PageHal> PageAllocator<H> {
     #[inline(never)]
     fn free_claimed_slow(&self, page: Page, kind: Kind) -> Result<(), FreeError> {
         let order = self.hal.map().get(page).state().order();
-        match self.settle(page, order, kind)? {
-            Some(list) => self.give(page, order, list),
+        match self.claim_slow(page, order, kind)? {
+            Some(list) => self.free_to_list(page, order, list),
             None => Ok(()),
         }
     }
@@ -66,7 +75,7 @@ impl<H: PageHal> PageAllocator<H> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = self.hal.map();
-        let list = map.get_checked(page).map_or(PageState::LISTS, |descriptor| take::<H>(descriptor, order));
+        let list = map.get_checked(page).map_or(PageState::LISTS, |descriptor| claim_for_list::<H>(descriptor, order));
         let freed = H::pages(local).lists(order).is_some_and(|lists| lists.push_cold(list, page));
         self.hal.restore(saved);
         if freed { Ok(()) } else { self.free_slow(page, order, list) }
@@ -91,13 +100,13 @@ impl<H: PageHal> PageAllocator<H> {
     /// taken the block for it already.
     #[inline(never)]
     fn free_slow(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
-        let list = if list < PageState::LISTS { Some(list) } else { self.settle(page, order, Kind::Block)? };
-        list.map_or(Ok(()), |list| self.give(page, order, list))
+        let list = if list < PageState::LISTS { Some(list) } else { self.claim_slow(page, order, Kind::Block)? };
+        list.map_or(Ok(()), |list| self.free_to_list(page, order, list))
     }
 
     /// Puts a block on a list of this CPU, or makes it free in its zone. Its state says already that it is on `list`, so
     /// that it is the caller's alone.
-    pub(super) fn give(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
+    pub(super) fn free_to_list(&self, page: Page, order: Order, list: usize) -> Result<(), FreeError> {
         let map = self.hal.map();
         let zone = zone_of(list);
         if let Err(foreign) = self.in_zone(map, page, zone) {
@@ -115,7 +124,7 @@ impl<H: PageHal> PageAllocator<H> {
         );
         let full = pages.lists(order).is_some_and(|lists| lists.level(list) != (0, 0));
         let keep = full && order == Order::ZERO && !self.is_short(zone);
-        if full && !(keep && pages.keep(map, list, PCP_BATCH_MAX)) {
+        if full && !(keep && pages.move_to_reserve(map, list, PCP_BATCH_MAX)) {
             self.drain_list(pages, list, order, 1);
         }
         let listed = full && pages.push(list, order, page);
@@ -133,7 +142,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// if only a reference was dropped. If two CPUs free a block at once, one is refused here: the CPU that changes the
     /// state has the block.
     #[cold]
-    fn settle(&self, page: Page, order: Order, kind: Kind) -> Result<Option<usize>, FreeError> {
+    fn claim_slow(&self, page: Page, order: Order, kind: Kind) -> Result<Option<usize>, FreeError> {
         let map = self.hal.map();
         // Where there is no descriptor the loads so far have read zero.
         let descriptor = map.get_checked(page).ok_or(FreeError::NoDescriptor(map.phys(page)))?;
@@ -204,7 +213,7 @@ impl<H: PageHal> PageAllocator<H> {
 /// number. Or a number that is none, and then nothing has changed: it is not plain, or somebody else changes it. On the CPU
 /// of the list, interrupts masked.
 #[inline(always)]
-fn take<H: PageHal>(descriptor: &PageDescriptor, order: Order) -> usize {
+fn claim_for_list<H: PageHal>(descriptor: &PageDescriptor, order: Order) -> usize {
     let taken = descriptor.try_change(H::load_exclusive, H::store_exclusive, |state| {
         // One comparison for all that a free must check.
         let list = state.plain_list(order);

@@ -65,7 +65,13 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// `pages` pages from `page` on were free and are `caller`'s now.
     #[inline]
-    pub(in crate::mm::zone) fn scrub_taken(&self, page: Page, pages: u64, gfp: Gfp, caller: impl FnOnce() -> VirtAddr) {
+    pub(in crate::mm::zone) fn scrub_allocated(
+        &self,
+        page: Page,
+        pages: u64,
+        gfp: Gfp,
+        caller: impl FnOnce() -> VirtAddr,
+    ) {
         let scrub = self.scrub();
         if scrub.is_empty() {
             return;
@@ -83,7 +89,7 @@ impl<H: PageHal> PageAllocator<H> {
             self.hal.zero(Internal::CALL, start, pages);
         }
         if scrub.contains(Scrub::TAG) {
-            self.tag_taken(page, pages, caller());
+            self.tag_allocated(page, pages, caller());
         }
     }
 }

@@ -32,7 +32,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Tags pages that are somebody's from here on, and remembers who asked.
-    pub(super) fn tag_taken(&self, page: Page, pages: u64, caller: VirtAddr) {
+    pub(super) fn tag_allocated(&self, page: Page, pages: u64, caller: VirtAddr) {
         let start = self.hal.map().phys(page);
         let (Some(memory), Some(range)) =
             (self.hal.tags(Internal::CALL), PhysRange::from_size(start, pages * PAGE_SIZE))

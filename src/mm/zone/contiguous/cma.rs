@@ -105,10 +105,10 @@ impl<H: PageHal> PageAllocator<H> {
             return Err(ContigError::NoRange);
         }
         let gfp = gfp.difference(Gfp::RECLAIMABLE) | Gfp::MOVABLE;
-        let mut first = self.take_free_run(zone, area, (pages, align));
+        let mut first = self.alloc_free_run(zone, area, (pages, align));
         if first.is_none() {
             self.drain_all();
-            first = self.take_free_run(zone, area, (pages, align));
+            first = self.alloc_free_run(zone, area, (pages, align));
         }
         let first = match first {
             Some(first) => {
@@ -129,7 +129,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Takes the lowest run of free pages of an area, with the zone's lock held for that alone.
-    fn take_free_run(&self, zone: ZoneId, area: CmaArea, (pages, align): (u32, u32)) -> Option<Page> {
+    fn alloc_free_run(&self, zone: ZoneId, area: CmaArea, (pages, align): (u32, u32)) -> Option<Page> {
         let free = |state: PageState| state.kind() == Kind::Free && state.list() == MigrateType::Cma;
         let mut from = area.first.index();
         // Looked for without the lock: what is found is looked at again.
@@ -139,7 +139,7 @@ impl<H: PageHal> PageAllocator<H> {
                 {
                     return Err(other.offset(PAGEBLOCK_PAGES - 1));
                 }
-                zone.take_range(map, first, pages, Mobility::Movable)
+                zone.alloc_range(map, first, pages, Mobility::Movable)
             });
             match taken? {
                 Ok(()) => return Some(first),
@@ -157,7 +157,7 @@ impl<H: PageHal> PageAllocator<H> {
             let mut from = area.first.index();
             let mut contended = false;
             while let Some(first) = find_run(map, (from, area.end()), (pages, align), gives_way) {
-                match self.take_contig_range(first, pages, gfp) {
+                match self.alloc_isolated(first, pages, gfp) {
                     Ok(()) => return Ok(first),
                     Err(ContigError::Busy(busy)) => {
                         let busy = map.find(busy).map_or(first.index(), Page::index);

@@ -47,7 +47,7 @@ impl<H: PageHal> PageAllocator<H> {
         let gfp = self.without_illegal_wait(gfp, order_for(pages));
         match self.refuses(pages, gfp) {
             true => Err(ContigError::Busy(self.hal.map().pfn(first))),
-            false => self.take_contig_range(first, pages, gfp),
+            false => self.alloc_isolated(first, pages, gfp),
         }
     }
 
@@ -56,7 +56,7 @@ impl<H: PageHal> PageAllocator<H> {
         self.is_careful() && self.hal.should_fail(gfp, order_for(pages))
     }
 
-    pub(super) fn take_contig_range(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
+    pub(super) fn alloc_isolated(&self, first: Page, pages: u32, gfp: Gfp) -> Result<(), ContigError> {
         let zone = self.contig_zone(first, pages)?;
         self.isolate(zone, first, pages)?;
         self.drain_all();
@@ -64,8 +64,8 @@ impl<H: PageHal> PageAllocator<H> {
             // Moving has left pages on lists of CPUs.
             self.drain_all();
         }
-        let taken = self.with_zone(zone, |zone, map| zone.take_range(map, first, pages, gfp.mobility()));
-        self.release(zone, first, pages);
+        let taken = self.with_zone(zone, |zone, map| zone.alloc_range(map, first, pages, gfp.mobility()));
+        self.undo_isolate(zone, first, pages);
         self.announce();
         match taken {
             Some(Ok(())) => {}
@@ -78,7 +78,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Does what the flags and the settings want done to pages that have just been taken.
     pub(super) fn prepare_contig(&self, first: Page, pages: u32, gfp: Gfp) {
-        self.scrub_taken(first, u64::from(pages), gfp, || self.hal().caller());
+        self.scrub_allocated(first, u64::from(pages), gfp, || self.hal().caller());
         if gfp.contains(Gfp::ZERO) {
             self.hal.zero(Internal::CALL, self.hal.map().phys(first), u64::from(pages));
         }
@@ -108,7 +108,7 @@ impl<H: PageHal> PageAllocator<H> {
             let span = self.with_zone(id, |zone, _| (zone.start, zone.end)).unwrap_or((0, 0));
             let mut from = span.0;
             while let Some(first) = self.with_zone(id, |zone, map| zone.find_range(map, from, pages, align)).flatten() {
-                match self.take_contig_range(first, pages, gfp) {
+                match self.alloc_isolated(first, pages, gfp) {
                     Ok(()) => return Ok(first),
                     Err(_) => from = first.index() + 1,
                 }
@@ -159,7 +159,7 @@ impl<H: PageHal> PageAllocator<H> {
     }
 
     /// Gives the page blocks of a range the type that they had, and lets what is free in them merge again.
-    fn release(&self, zone: ZoneId, first: Page, pages: u32) {
+    fn undo_isolate(&self, zone: ZoneId, first: Page, pages: u32) {
         let _ = self.with_zone(zone, |zone, map| {
             for block in page_blocks(first, pages) {
                 let before = recall(map, block);
@@ -221,7 +221,7 @@ impl Zone {
     /// Takes the pages of a range off the free lists, or answers with one that is not free. In memory of contiguous
     /// allocations they are movable, whatever `mobility` says: freed, they wait on lists that only movable allocations
     /// take from.
-    pub(super) fn take_range<M: PageMap>(
+    pub(super) fn alloc_range<M: PageMap>(
         &mut self,
         map: M,
         first: Page,
@@ -243,7 +243,7 @@ impl Zone {
             let Some((head, state)) = find_head(&map, at) else { return Err(at) };
             let order = state.raw_order().min(MAX_ORDER);
             self.lists.remove(map, head, order, state.list());
-            self.count_taken(state.list(), 1 << order);
+            self.count_allocated(state.list(), 1 << order);
             let after = head.offset(1 << order);
             // The parts of the first and the last block outside the range go back, page by page: they merge by themselves.
             map.get(head).set_state(PageState::INSIDE);

@@ -24,8 +24,8 @@ impl Control {
     const COUNT: u64 = 0xff;
     const ROOM: u64 = 0xff << 8;
     const EVENT: u64 = 1 << 16;
-    const TAKE: u64 = Self::EVENT + (1 << 8) - 1;
-    const GIVE: u64 = 1_u64.wrapping_sub(1 << 8);
+    const POP: u64 = Self::EVENT + (1 << 8) - 1;
+    const PUSH: u64 = 1_u64.wrapping_sub(1 << 8);
 
     const fn count(self) -> usize {
         (self.0 & Self::COUNT) as usize
@@ -98,7 +98,7 @@ impl<const SLOTS: usize> Lists<SLOTS> {
             return None;
         }
         // INVARIANT: PCP-1, PCP-2: the count is not zero, so nothing is borrowed.
-        control.store(before.0.wrapping_add(Control::TAKE), Ordering::Relaxed);
+        control.store(before.0.wrapping_add(Control::POP), Ordering::Relaxed);
         Some(Page::new(Self::slot(slots, before.count()).load(Ordering::Relaxed)))
     }
 
@@ -110,7 +110,7 @@ impl<const SLOTS: usize> Lists<SLOTS> {
             return false;
         }
         // INVARIANT: PCP-1, PCP-2: the room is not zero, so nothing is borrowed and the count stays below `SLOTS`.
-        let after = Control(before.wrapping_add(Control::GIVE));
+        let after = Control(before.wrapping_add(Control::PUSH));
         control.store(after.0, Ordering::Relaxed);
         Self::slot(slots, after.count()).store(page.index(), Ordering::Relaxed);
         true
@@ -141,23 +141,23 @@ impl<const SLOTS: usize> Lists<SLOTS> {
         taken
     }
 
-    /// Takes up to `blocks` blocks off the cold end for the zone and shows them to `give`, the coldest first: how many.
+    /// Takes up to `blocks` blocks off the cold end for the zone and shows them to `free`, the coldest first: how many.
     #[inline(always)]
-    pub(super) fn drain(&self, list: usize, blocks: usize, give: impl FnMut(Page)) -> usize {
-        let taken = self.take_cold(list, blocks, give);
+    pub(super) fn drain(&self, list: usize, blocks: usize, free: impl FnMut(Page)) -> usize {
+        let taken = self.pop_cold_many(list, blocks, free);
         add(&self.drained, list, taken);
         taken
     }
 
     #[inline(always)]
-    pub(super) fn take_cold(&self, list: usize, blocks: usize, mut give: impl FnMut(Page)) -> usize {
+    pub(super) fn pop_cold_many(&self, list: usize, blocks: usize, mut free: impl FnMut(Page)) -> usize {
         let Some(slots) = self.slots.get(list) else { return 0 };
         let before = self.control(list);
         let count = before.count();
         let taken = count.min(blocks);
         let (Some(cold), Some(rest)) = (slots.get(1..=taken), slots.get(taken + 1..=count)) else { return 0 };
         for slot in cold {
-            give(Page::new(slot.load(Ordering::Relaxed)));
+            free(Page::new(slot.load(Ordering::Relaxed)));
         }
         let Some(places) = slots.get(1..=rest.len()) else { return 0 };
         let ((rounds, left), (from_rounds, from_left)) = (places.as_chunks::<ROUND>(), rest.as_chunks::<ROUND>());
@@ -175,7 +175,7 @@ impl<const SLOTS: usize> Lists<SLOTS> {
     #[inline(always)]
     pub(super) fn fill(&self, list: usize, first: Page, blocks: u32, order: u8, mut mark: impl FnMut(Page)) {
         let mut next = first;
-        let filled = self.put_hot(list, blocks as usize, || {
+        let filled = self.push_hot_many(list, blocks as usize, || {
             let page = next;
             mark(page);
             next = page.offset(1 << order);
@@ -187,7 +187,7 @@ impl<const SLOTS: usize> Lists<SLOTS> {
     /// Puts up to `blocks` blocks on the hot end, the hottest first, as far as there is room: how many. None at all if
     /// `next` fails on one.
     #[inline(always)]
-    pub(super) fn put_hot(&self, list: usize, blocks: usize, mut next: impl FnMut() -> Option<Page>) -> usize {
+    pub(super) fn push_hot_many(&self, list: usize, blocks: usize, mut next: impl FnMut() -> Option<Page>) -> usize {
         let Some(slots) = self.slots.get(list) else { return 0 };
         let before = self.control(list);
         let blocks = before.room().min(blocks);
@@ -225,7 +225,7 @@ impl<const SLOTS: usize> Lists<SLOTS> {
             }
             agreed
         };
-        let mut given = 0;
+        let mut pushed = 0;
         let ((slot_rounds, slot_rest), (rest, rounds)) = (room.as_chunks::<ROUND>(), pages.as_rchunks::<ROUND>());
         'all: {
             for (slots, pages) in slot_rounds.iter().zip(rounds.iter().rev()) {
@@ -233,19 +233,19 @@ impl<const SLOTS: usize> Lists<SLOTS> {
                     if !put(slot, page) {
                         break 'all;
                     }
-                    given += 1;
+                    pushed += 1;
                 }
             }
             for (slot, page) in slot_rest.iter().zip(rest.iter().rev()) {
                 if !put(slot, page) {
                     break 'all;
                 }
-                given += 1;
+                pushed += 1;
             }
         }
         // INVARIANT: PCP-1, PCP-2: no more than there was room for.
-        self.set_control(list, before.with(before.count() + given, before.room() - given));
-        given
+        self.set_control(list, before.with(before.count() + pushed, before.room() - pushed));
+        pushed
     }
 }
 
@@ -264,8 +264,8 @@ pub(in crate::mm::zone) trait PcpLists {
     /// Puts `blocks` neighbouring blocks of `order` from the zone on the hot end, the lowest hottest, and shows each to
     /// `mark`; no more than there is room for.
     fn fill(&self, list: usize, first: Page, blocks: u32, order: u8, mark: &mut dyn FnMut(Page));
-    /// Takes up to `blocks` blocks off the cold end and shows them to `give`, the coldest first: how many.
-    fn drain(&self, list: usize, blocks: usize, give: &mut dyn FnMut(Page)) -> usize;
+    /// Takes up to `blocks` blocks off the cold end and shows them to `free`, the coldest first: how many.
+    fn drain(&self, list: usize, blocks: usize, free: &mut dyn FnMut(Page)) -> usize;
     /// The blocks on a list, by number, the coldest first.
     fn peek(&self, list: usize, index: usize) -> Option<Page>;
     /// Blocks allocated from a list and freed to it, if `behind` wait in its reserve. A look from another CPU may be a
@@ -316,8 +316,8 @@ impl<const SLOTS: usize> PcpLists for Lists<SLOTS> {
         Lists::fill(self, list, first, blocks, order, mark);
     }
 
-    fn drain(&self, list: usize, blocks: usize, give: &mut dyn FnMut(Page)) -> usize {
-        Lists::drain(self, list, blocks, give)
+    fn drain(&self, list: usize, blocks: usize, free: &mut dyn FnMut(Page)) -> usize {
+        Lists::drain(self, list, blocks, free)
     }
 
     fn peek(&self, list: usize, index: usize) -> Option<Page> {

@@ -104,11 +104,11 @@ impl CpuPages {
         self.pages.push_many(list, pages, mark)
     }
 
-    /// Takes up to `pages` pages off the cold end of a list of single pages and shows them to `give`, the coldest first:
+    /// Takes up to `pages` pages off the cold end of a list of single pages and shows them to `free`, the coldest first:
     /// how many. The caller may change the lists; interrupts masked.
     #[inline(always)]
-    pub(in crate::mm::zone) fn drain_pages(&self, list: usize, pages: usize, give: impl FnMut(Page)) -> usize {
-        self.pages.drain(list, pages, give)
+    pub(in crate::mm::zone) fn drain_pages(&self, list: usize, pages: usize, free: impl FnMut(Page)) -> usize {
+        self.pages.drain(list, pages, free)
     }
 
     /// Puts `pages` neighbouring pages from the zone on the hot end of a list of single pages, and shows each to `mark`.
@@ -126,12 +126,12 @@ impl CpuPages {
     /// Moves `pages` pages from the cold end of a list of single pages to its reserve, if that has room for them all;
     /// whether it did. By its CPU, interrupts masked.
     #[inline]
-    pub(in crate::mm::zone) fn keep<M: PageMap>(&self, map: M, list: usize, pages: u32) -> bool {
+    pub(in crate::mm::zone) fn move_to_reserve<M: PageMap>(&self, map: M, list: usize, pages: u32) -> bool {
         let Some(reserve) = self.reserves.get(list).filter(|reserve| reserve.room() >= pages && pages != 0) else {
             return false;
         };
         let mut chain = reserve.chain(PageState::on_pcp(list, Order::ZERO));
-        let kept = self.pages.take_cold(list, pages as usize, |page| chain.push(map, page));
+        let kept = self.pages.pop_cold_many(list, pages as usize, |page| chain.push(map, page));
         #[expect(clippy::cast_possible_truncation, reason = "no more than asked for")]
         reserve.set_chain(chain, reserve.count() + kept as u32);
         kept != 0
@@ -140,7 +140,7 @@ impl CpuPages {
     /// Puts the last of `pages` in the reserve of a list of single pages that is full, as long as there is room and `mark`
     /// agrees: how many. By its CPU, interrupts masked.
     #[inline]
-    pub(in crate::mm::zone) fn keep_many<M: PageMap>(
+    pub(in crate::mm::zone) fn push_to_reserve<M: PageMap>(
         &self,
         map: M,
         list: usize,
@@ -172,12 +172,12 @@ impl CpuPages {
     ///
     /// [`Corrupt`] if the chain leads elsewhere; the reserve is given up then, as nothing on it can be trusted.
     #[inline]
-    pub(in crate::mm::zone) fn restock<M: PageMap>(&self, map: M, list: usize, pages: u32) -> Result<bool, Corrupt> {
+    pub(in crate::mm::zone) fn refill<M: PageMap>(&self, map: M, list: usize, pages: u32) -> Result<bool, Corrupt> {
         let Some(reserve) = self.reserves.get(list).filter(|reserve| reserve.count() != 0) else { return Ok(false) };
         let count = reserve.count();
         let mut chain = reserve.chain(PageState::on_pcp(list, Order::ZERO));
         let mut corrupt = None;
-        let moved = self.pages.put_hot(list, pages.min(count) as usize, || match chain.pop(map) {
+        let moved = self.pages.push_hot_many(list, pages.min(count) as usize, || match chain.pop(map) {
             Ok(page) => Some(page),
             Err(found) => {
                 corrupt = Some(found);
@@ -189,18 +189,18 @@ impl CpuPages {
         corrupt.map_or(Ok(moved != 0), Err)
     }
 
-    /// Takes up to `pages` pages out of a reserve for the zone and shows them to `give`: how many. The caller may change
+    /// Takes up to `pages` pages out of a reserve for the zone and shows them to `free`: how many. The caller may change
     /// the lists; interrupts masked.
     ///
     /// # Errors
     ///
-    /// As for [`CpuPages::restock`].
-    pub(in crate::mm::zone) fn release<M: PageMap>(
+    /// As for [`CpuPages::refill`].
+    pub(in crate::mm::zone) fn drain_reserve<M: PageMap>(
         &self,
         map: M,
         list: usize,
         pages: u32,
-        mut give: impl FnMut(Page),
+        mut free: impl FnMut(Page),
     ) -> Result<u32, Corrupt> {
         let Some(reserve) = self.reserves.get(list) else { return Ok(0) };
         let count = reserve.count();
@@ -209,7 +209,7 @@ impl CpuPages {
         for _ in 0..released {
             let popped = chain.pop(map);
             match popped {
-                Ok(page) => give(page),
+                Ok(page) => free(page),
                 Err(corrupt) => {
                     reserve.set_chain(chain, 0);
                     return Err(corrupt);
