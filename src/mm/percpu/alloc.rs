@@ -64,7 +64,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
     }
 
     /// `size` zeroed bytes for each CPU, at a multiple of `align` (Linux: `__alloc_percpu_gfp`). Context as `gfp` says.
-    /// Cost: some two hundred instructions after a free of the same size; otherwise at most 32 chunks are looked at in vain,
+    /// Cost: about two hundred instructions after a free of the same size; otherwise at most 32 chunks are looked at in vain,
     /// usually none; and the pages that come in.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ pub(super) trait Pool {
     fn drain();
     /// Tests every invariant.
     fn check();
-    /// Whether an operation on so many from a state has some hundred instructions more.
+    /// Whether an operation on so many from a state has about a hundred instructions more.
     fn takes_the_long_way(operation: Operation, state: usize, count: usize) -> bool {
         if operation == Operation::Alloc { state < count } else { state + count > Self::FULL }
     }

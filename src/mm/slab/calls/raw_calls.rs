@@ -75,7 +75,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     }
 
     /// Frees objects of this cache, from any of its slabs. A bad object is reported and skipped. Returns the number of bad
-    /// objects. Any context. Cost: some seven instructions an object onto this CPU's array, and three dozen for each time that
+    /// objects. Any context. Cost: about seven instructions an object onto this CPU's array, and three dozen for each time that
     /// the next one is of another slab.
     ///
     /// # Safety

@@ -39,7 +39,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// Allocates a block of 2^order pages, aligned to its size (Linux: `alloc_pages`).
     ///
     /// The pages are whatever they were, unless [`Gfp::ZERO`] is there. The caller has the one reference. Any context
-    /// without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: some twenty instructions from a list of this CPU
+    /// without [`Gfp::DIRECT_RECLAIM`], interrupts included. Cost: about twenty instructions from a list of this CPU
     /// where flags and order are constant; else O(orders), and without bound where the caller may wait.
     ///
     /// # Errors

@@ -172,7 +172,7 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(list)
     }
 
-    /// Why an allocated block of `order` cannot be freed at `page`, if anything speaks against it.
+    /// Reason why an allocated block of `order` cannot be freed at `page`, if anything speaks against it.
     pub(super) fn diagnose(&self, map: H::Map, page: Page, order: Order, state: PageState) -> Result<(), FreeError> {
         let pfn = map.pfn(page);
         match state.kind() {

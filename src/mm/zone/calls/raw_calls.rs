@@ -32,7 +32,7 @@ impl<H: PageHal> PageAllocator<H> {
 
     /// Gives a block back, or drops one of several references to it (Linux: `__free_pages`). Any context.
     ///
-    /// Cost: some twenty instructions onto a list of this CPU where the order is constant; else O(orders).
+    /// Cost: about twenty instructions onto a list of this CPU where the order is constant; else O(orders).
     ///
     /// # Errors
     ///
