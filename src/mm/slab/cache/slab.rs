@@ -6,7 +6,7 @@
 //! it is marked free.
 
 use super::super::error::Misuse;
-use super::super::object::{Object, below, decode, encode, slab_bytes, split_past};
+use super::super::object::{MAX_SLAB_ORDER, Object, SlabFlags, below, decode, encode, slab_bytes, split_past};
 use super::super::words::{Book, NIL, SlabWord};
 use super::super::{SlabAllocator, SlabHal};
 use super::node::{Chain, Node};
@@ -79,10 +79,10 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
     /// Makes a slab, on no list and not counted yet. Its objects are all fresh. Context as for the flags.
     pub(in crate::mm::slab) fn new_slab(&self, cache: &Cache<H>, gfp: Gfp) -> Result<Page, zone::AllocError> {
         let mut flags = gfp & PASSED_ON;
-        if cache.shape.flags.contains(super::super::SlabFlags::CACHE_DMA) {
+        if cache.shape.flags.contains(SlabFlags::CACHE_DMA) {
             flags |= Gfp::DMA;
         }
-        if cache.shape.flags.contains(super::super::SlabFlags::RECLAIM_ACCOUNT) {
+        if cache.shape.flags.contains(SlabFlags::RECLAIM_ACCOUNT) {
             flags |= Gfp::RECLAIMABLE;
         }
         let shape = &cache.shape;
@@ -275,7 +275,7 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
             return Some(NIL);
         }
         let distance = next.get().wrapping_sub(slab.start.get());
-        if distance >= u64::from(slab_bytes(super::super::object::MAX_SLAB_ORDER)) {
+        if distance >= u64::from(slab_bytes(MAX_SLAB_ORDER)) {
             return None;
         }
         #[expect(clippy::cast_possible_truncation, reason = "compared above")]

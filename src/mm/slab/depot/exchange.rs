@@ -54,19 +54,19 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let saved = self.hal().save();
         let local = self.hal().local();
         let word = SlabWord::from_raw(H::local_map(local).get(page).aux().load(Ordering::Relaxed));
-        let mut given = false;
+        let mut freed = false;
         if word.starts_object(at.offset_in(PAGE_SIZE)) && is_right(word.array()) {
             let (array, object) = (Array::new::<H>(local, word.array()), Object::of_array(at));
             let mark = array.mark_of(at);
             if array.has_empty_spare() && array.is_full() && low(object.load(0)) != low(mark) {
                 array.swap();
                 array.count_slow_free();
-                given = array.push(at);
+                freed = array.push(at);
                 object.store(0, mark);
             }
         }
         self.hal().restore(saved);
-        given
+        freed
     }
 
     /// Refills an empty array from the spare or with a full magazine of the depot. Returns whether there was one. Interrupts
@@ -168,18 +168,18 @@ impl<H: SlabHal> SlabAllocator<'_, H> {
         let saved = self.hal().save();
         let array = Array::new::<H>(self.hal().local(), cache.array);
         let object = Object::of_array(at);
-        let (mut freed, mut given) = (Chain::NONE, false);
+        let (mut freed, mut pushed) = (Chain::NONE, false);
         // With interrupts masked: a handler may free it as well.
         if !array.is_off() && array.count() >= array.capacity() && !cache.is_free(object) {
             freed = self.exchange_full(cache, &array);
-            given = array.count() < array.capacity() && cache.claim(object) && array.push(at);
-            if given {
+            pushed = array.count() < array.capacity() && cache.claim(object) && array.push(at);
+            if pushed {
                 array.count_slow_free();
             }
         }
         self.hal().restore(saved);
         self.free_slabs(freed);
-        given
+        pushed
     }
 
     /// Puts half of the objects of the spare back into their slabs, and uses the spare: half of them, as one call must not take

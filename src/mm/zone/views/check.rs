@@ -4,7 +4,7 @@
 use super::super::blocks::{Zone, block_type};
 use super::super::contiguous::{contiguous_run, is_cma};
 use super::super::error::ZoneBroken;
-use super::super::pcp::CpuPages;
+use super::super::pcp::{CpuPages, zone_of};
 use super::super::{PageAllocator, PageHal};
 use crate::addr::{CpuId, MAX_ORDER, Order};
 use crate::gfp::{Mobility, ZoneType};
@@ -188,7 +188,7 @@ impl<H: PageHal> PageAllocator<H> {
                         return Err(broken("PCP-1", page, "a block on a per-CPU list that says something else"));
                     }
                 }
-                if let Some(sum) = listed.get_mut(super::super::pcp::zone_of(list).index()) {
+                if let Some(sum) = listed.get_mut(zone_of(list).index()) {
                     *sum += count as u64;
                 }
             }
@@ -204,7 +204,7 @@ impl<H: PageHal> PageAllocator<H> {
                     return Err(broken("PCP-3", at, "a page in a reserve that says something else"));
                 }
             }
-            if let Some(sum) = listed.get_mut(super::super::pcp::zone_of(list).index()) {
+            if let Some(sum) = listed.get_mut(zone_of(list).index()) {
                 *sum += u64::from(reserve.count());
             }
         }

@@ -1,6 +1,7 @@
 //! Reports for people: buddyinfo, zoneinfo, meminfo, pagetypeinfo, in Linux's format.
 #![forbid(unsafe_code)]
 
+use super::super::blocks::{Reach, block_type};
 use super::super::pcp::Traffic;
 use super::super::{Mark, PageAllocator, PageHal, Watermarks, ZoneEvents};
 use crate::addr::{CpuId, MAX_ORDER, Order, PAGE_SHIFT, PhysRange};
@@ -175,7 +176,7 @@ impl<H: PageHal> PageAllocator<H> {
     /// `zone_watermark_ok`). Any context.
     #[must_use]
     pub fn watermark_ok(&self, kind: ZoneType, order: Order, mark: Mark) -> bool {
-        let reach = super::super::blocks::Reach::empty();
+        let reach = Reach::empty();
         self.zone_ids().any(|id| {
             self.with_zone(id, |zone, _| zone.kind == kind && zone.allows(order.get(), mark, kind, reach)) == Some(true)
         })
@@ -375,7 +376,7 @@ impl<H: PageHal> PageAllocator<H> {
         for section in map.sections() {
             for block in (section.first..section.end).step_by(PAGEBLOCK_PAGES as usize) {
                 if span.contains(&u64::from(block)) {
-                    let kind = super::super::blocks::block_type(map, Page::new(block));
+                    let kind = block_type(map, Page::new(block));
                     if let Some(count) = counts.get_mut(kind.index()) {
                         *count += 1;
                     }
