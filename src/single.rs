@@ -249,7 +249,7 @@ unsafe impl SlabHal for OneCpu {
     }
 }
 
-/// Why there is no heap.
+/// Reason why there is no heap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StartError {

@@ -1,4 +1,4 @@
-//! Host only: workloads in real time. Each takes a heap through some hundred thousand operations, in one thread or in two
+//! Host only: workloads in real time. Each takes a heap through about a hundred thousand operations, in one thread or in two
 //! at once, and tells how many nanoseconds passed for each.
 
 use crate::heap::churn::{self, ChurnSlot, Step};

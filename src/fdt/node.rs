@@ -93,7 +93,7 @@ impl<'t, 'a> Node<'t, 'a> {
     /// The first property called `name`.
     #[must_use]
     pub fn property(self, name: &str) -> Option<Property<'a>> {
-        // Booting asks for some hundred properties, most of which are not there: so names are compared where they lie, and
+        // Booting asks for about a hundred properties, most of which are not there: so names are compared where they lie, and
         // no list of them is made.
         let strings = self.tree.strings();
         let mut at = self.body();

@@ -31,7 +31,7 @@ static AREAS: [Once<KernelCmaArea, Relax>; MAX_CMA_AREAS] = [const { Once::new()
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static MOVERS: Registry<dyn Mover, Relax> = Registry::new();
 
-/// Why memory has not become a contiguous area.
+/// Reason why memory has not become a contiguous area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum AreaRefused {
     /// There are [`MAX_CMA_AREAS`].

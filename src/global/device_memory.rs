@@ -19,7 +19,7 @@ use core::fmt;
 /// The owner's word in the descriptors of a pool's pages.
 const POOL: u64 = 3;
 
-/// Why a device has no memory of its own.
+/// Reason why a device has no memory of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DeviceMemoryError {

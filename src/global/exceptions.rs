@@ -1,4 +1,14 @@
 //! The two calls that the exception vectors of every kernel on this crate make.
+//!
+//! A fault at EL1 is either expected, and [`repair`] says how the code goes on, or it ends the kernel. The questions, in this order:
+//!
+//! | step | function | lock | interrupts | if it is | if it is not |
+//! |---|---|---|---|---|---|
+//! | 1. is the address mapped by now? | `spurious::is_spurious` | none | masked | the access is made again | 2 |
+//! | 2. an access to user memory? | `uaccess::repair` | those of the fault's handler, where sleeping is allowed | as the code had them | made again, or the copy ends there | 3 |
+//! | 3. a load that may fault? | `probe::fix_up` | none | masked | it answers that nothing is there | 4 |
+//! | 4. a load of a restartable fast path? | `rseq::fix_up` | none | masked | the slow path goes on | 5 |
+//! | 5. a descriptor of no page? | `probe::read_zero` | none | masked | it reads zero, as a page that starts no block | the report |
 #![forbid(unsafe_code)]
 
 use super::uaccess;

@@ -257,7 +257,7 @@ pub unsafe fn kfree(object: impl Pointer) {
     }
 }
 
-/// Slow path of [`kfree`]: the steps of the table in `mm/slab/free.rs`. First a large block, onto this CPU's list of pages.
+/// Slow path of [`kfree`]: the steps of the table in `mm/slab/calls/free.rs`. First a large block, onto this CPU's list of pages.
 #[cold]
 #[inline(never)]
 fn kfree_slow(object: VirtAddr) {

@@ -26,7 +26,7 @@ pub struct UserFault {
     pub addr: UserAddr,
     /// The access that was tried.
     pub access: Access,
-    /// Why it failed.
+    /// Reason why it failed.
     pub status: FaultStatus,
     /// Whether the kernel tried it, in one of the calls here.
     pub by_kernel: bool,

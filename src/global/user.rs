@@ -23,7 +23,7 @@ use core::ptr::NonNull;
 /// A user address space of this kernel.
 pub type AddressSpace = Space<'static, KernelPages>;
 
-/// Why this machine has no user address spaces.
+/// Reason why this machine has no user address spaces.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum UserError {

@@ -28,7 +28,7 @@ pub struct DmaBenchmark {
     pub coherent: bool,
 }
 
-/// Why a run did not begin.
+/// Reason why a run did not begin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum BenchmarkError {

@@ -85,8 +85,8 @@ fn reserve(ram: &[ResourceId], span: Span) -> Entered {
 }
 
 /// Enters the registers and memories of every enabled device that the CPU reaches, by the name of its node. Returns the number
-/// left out because they lie across others. The place of the first node with the name of a PCI host (Devicetree Specification
-/// 2.2.2) goes into `pci`.
+/// left out because they lie across others. `pci` becomes the place of the first node with the name of a PCI host (Devicetree
+/// Specification 2.2.2).
 fn enter_devices(tree: &Tree<'static>, pci: &mut Option<usize>) -> usize {
     let mut refused = 0;
     // Copied, since entering takes memory.

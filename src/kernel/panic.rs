@@ -1,11 +1,17 @@
 //! The end by a fault or a panic: report once, stop cleanly if the report itself fails.
 //!
-//! The first CPU that comes here stops the others before it reports, each within a bound; one that does not stop is named.
-//! A second CPU that comes here says so in a line and stops.
+//! No step takes a lock, and all run with everything masked:
 //!
-//! Each CPU counts its calls here. The first time it prints the whole report; the second time, from inside that report, one
-//! line; the third time nothing but a stop. Each step runs on less than the one before: the second needs the console, the third
-//! nothing.
+//! | step | function | if it cannot |
+//! |---|---|---|
+//! | 1. everything is masked, and the CPU counts its calls here | `enter` | the second call, from inside a report: one line, and 6; the third: a stop |
+//! | 2. a fault that a test expects goes to the test, and does not come back | [`Expected`] | 3 |
+//! | 3. this CPU is the reporter | `stop_others` | another one is: one line, and a stop |
+//! | 4. the other CPUs stop, within a tenth of a second for all together | `stop_others` | a CPU that does not stop is named |
+//! | 5. allocations are refused and locks not waited for; the report, as in the table of `report.rs` | `print_fault`, `print_panic` | a fault in it: 1 |
+//! | 6. the machine stops, or the emulator ends | `power::leave` | - |
+//!
+//! Each call runs on less than the one before: the second needs the console, the third nothing.
 
 use super::{interrupts, power, report};
 use crate::addr::{CpuId, VirtAddr, to_usize};
@@ -36,6 +42,29 @@ pub(crate) fn set_expected(expected: Expected) {
 #[must_use]
 pub const fn handlers(irq: fn(&mut TrapFrame)) -> Handlers {
     Handlers { sync: |_| Outcome::Unhandled, irq, fatal }
+}
+
+/// Number of nested reports on this CPU.
+enum Depth {
+    First,
+    Second,
+    Deeper,
+}
+
+fn enter() -> Depth {
+    irq::mask_all();
+    let index = to_usize(u64::from(cpu::current().get()));
+    // A CPU number that is out of range is itself a sign of damage: go straight to the short report.
+    let depth = DEPTH.get(index).map_or(1, |depth| depth.fetch_add(1, Ordering::Relaxed));
+    match depth {
+        0 => {
+            // From here on the lock order is not enforced: a report may break it.
+            held_locks::enforce_lock_order(false);
+            Depth::First
+        }
+        1 => Depth::Second,
+        _ => Depth::Deeper,
+    }
 }
 
 /// Reports an exception that ends the kernel, and leaves.
@@ -104,27 +133,4 @@ pub(super) fn stop_here() -> ! {
         stopped.store(true, Ordering::Release);
     }
     cpu::park()
-}
-
-/// Number of nested reports on this CPU.
-enum Depth {
-    First,
-    Second,
-    Deeper,
-}
-
-fn enter() -> Depth {
-    irq::mask_all();
-    let index = to_usize(u64::from(cpu::current().get()));
-    // A CPU number that is out of range is itself a sign of damage: go straight to the short report.
-    let depth = DEPTH.get(index).map_or(1, |depth| depth.fetch_add(1, Ordering::Relaxed));
-    match depth {
-        0 => {
-            // From here on the lock order is not enforced: a report may break it.
-            held_locks::enforce_lock_order(false);
-            Depth::First
-        }
-        1 => Depth::Second,
-        _ => Depth::Deeper,
-    }
 }

@@ -1,6 +1,18 @@
 //! Layout of a fault report: the exception in words, its place, every register, the backtrace.
 //!
-//! Nothing here allocates, takes a lock or trusts the state that it prints: a report must come out of any state.
+//! Nothing here allocates, waits for a lock or trusts the state that it prints: a report must come out of any state. The lines of
+//! a fault, each from what it can do without those above it; interrupts are masked:
+//!
+//! | step | function | read | lock | if it cannot |
+//! |---|---|---|---|---|
+//! | 1. the cause | [`Cause`] | the frame, the registered stacks | none | - |
+//! | 2. syndrome and address | `print_fault` | the frame | none | no address: 4 |
+//! | 3. whose address it is | `describers::all`, in the kernel `whereabouts::describe` | every allocator's records | only those that are free | the line is cut, or not printed |
+//! | 4. the rule that was broken | `cause::rule` | the syndrome | none | no line |
+//! | 5. instruction and return address by name | `Symbol` | the image's symbols | none | numbers |
+//! | 6. the registers | `print_registers` | the frame | none | - |
+//! | 7. the callers | `print_backtrace` | the registered stacks | none | it ends at a frame that is in none |
+//! | 8. the same as one line of JSON, if it is wanted | `report_json::fault` | as above | as above | as above |
 
 use super::callers::{self, Caller};
 use super::cause::{self, Cause};

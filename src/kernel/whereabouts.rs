@@ -1,4 +1,16 @@
 //! Description of an address by the kernel's own map: for the reports of faults.
+//!
+//! The first question that is answered with yes ends the search; interrupts are as the caller has them:
+//!
+//! | step | read | lock |
+//! |---|---|---|
+//! | 1. near zero? | - | none |
+//! | 2. on a stack, or in the guard page below one? | the registered stacks | none |
+//! | 3. in the image? | the linker's sections | none |
+//! | 4. in an area of vmalloc or of code, or its guard page? | the busy trees | each node's, if it is free |
+//! | 5. elsewhere in the vmalloc region? | its bounds | none |
+//! | 6. in the linear map: no-map memory, no RAM, an object, a block? | the device tree, the descriptor, the slab | none |
+//! | 7. in another region, in the user half, or in none? | the address map | none |
 
 use super::reserved::Owners;
 use super::tags;

@@ -15,7 +15,7 @@ use std::path::Path;
 const KNOWN: &[(&[&str], &str)] = &[
     (&["fdt/node.rs", "fdt/tree.rs"], "a node has a reference to its tree, and the tree returns its root as a node"),
     (
-        &["mm/slab/cpu.rs", "mm/slab/hal.rs", "mm/slab/masked.rs"],
+        &["mm/slab/cpu/array.rs", "mm/slab/cpu/masked.rs", "mm/slab/hal.rs"],
         "the machine's fast paths have bodies that mask interrupts, for machines without restartable sequences",
     ),
     (
@@ -431,4 +431,64 @@ fn a_circle_is_found_however_it_is_written() {
     ];
     let straight = straight.map(|(path, text)| (path.to_string(), text.to_string()));
     assert!(Graph::new(&straight).circles().is_empty());
+}
+
+/// The layers of a module that has a folder for each, from the ground up.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("src/mm/slab", &["object", "words", "cpu", "cache", "depot", "debug", "calls", "views"]),
+    ("src/mm/zone", &["blocks", "pcp", "contents", "contiguous", "setup", "calls", "reclaim", "views"]),
+];
+
+/// Imports of a higher layer's files, and folders without a place among the layers.
+fn upward(graph: &Graph) -> String {
+    let mut wrong = String::new();
+    for (module, layers) in LAYERS {
+        let folder = |path: &str| {
+            let inside = path.strip_prefix(module)?.strip_prefix('/')?;
+            inside.split_once('/').map(|(folder, _)| folder.to_string())
+        };
+        let floor = |folder: &str| layers.iter().position(|layer| *layer == folder);
+        for (file, imports) in graph.edges() {
+            let Some(own) = folder(file) else { continue };
+            if floor(&own).is_none() {
+                wrong += &format!("{file}: the folder {own} has no place in the order\n");
+            }
+            let above = |to: &&&str| folder(to).is_some_and(|other| floor(&other) > floor(&own));
+            imports
+                .iter()
+                .filter(above)
+                .for_each(|to| wrong += &format!("{file} imports {to}, of a layer above its own\n"));
+        }
+    }
+    wrong
+}
+
+#[test]
+fn no_folder_imports_from_a_layer_above_its_own() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let wrong = upward(&Graph::new(&files));
+    assert!(wrong.is_empty(), "{wrong}");
+    let counted =
+        LAYERS.iter().flat_map(|(module, layers)| layers.iter().map(move |layer| format!("{module}/{layer}/")));
+    let missing: Vec<_> = counted.filter(|layer| !files.iter().any(|(path, _)| path.starts_with(layer))).collect();
+    assert!(missing.is_empty(), "layers without a file: {missing:?}");
+}
+
+#[test]
+fn an_import_from_a_layer_above_is_found() {
+    let planted = |text: &str| {
+        let files = [
+            ("src/mm/slab/mod.rs", "mod object; mod calls;"),
+            ("src/mm/slab/object/mod.rs", "mod id;"),
+            ("src/mm/slab/object/id.rs", text),
+            ("src/mm/slab/calls/mod.rs", "mod alloc; pub(super) use alloc::f;"),
+            ("src/mm/slab/calls/alloc.rs", "pub(in crate::mm::slab) fn f() {}"),
+            ("src/mm/slab/other/mod.rs", ""),
+        ];
+        upward(&Graph::new(&files.map(|(path, text)| (path.to_string(), text.to_string()))))
+    };
+    assert!(planted("use super::super::calls::f; fn g() { f() }").contains("imports src/mm/slab/calls/alloc.rs"));
+    assert!(planted("fn g() {}").contains("the folder other has no place"));
+    assert!(!planted("fn g() {}").contains("imports"));
 }

@@ -86,7 +86,7 @@ const SAFE: &[(&str, &str)] = &[
     ("src/mm/memblock/mod.rs free", "as above"),
     ("src/mm/memblock/mod.rs remove", "as above"),
     ("src/mm/pgtable/map.rs populate", "adds empty tables: what is translated stays what it was"),
-    ("src/mm/slab/exchange.rs free_to_spare", "checks the object as a free does"),
+    ("src/mm/slab/depot/exchange.rs free_to_spare", "checks the object as a free does"),
     (
         "src/mm/user/pages/anon.rs populate",
         "user addresses of a space that the caller has: the kernel refers to nothing there that is not pinned",

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Words that begin no sentence: the thing itself is its subject ("State protected by the lock", not "What the lock protects").
-const OPENINGS: &[&str] = &["What", "Whatever", "Who", "Whoever", "Whom", "Whomever", "Whose"];
+const OPENINGS: &[&str] = &["What", "Whatever", "Who", "Whoever", "Whom", "Whomever", "Whose", "Why"];
 
 /// Phrases, in lower case, and the field's own words for each.
 const PHRASES: &[(&str, &str)] = &[
@@ -201,6 +201,7 @@ fn every_safety_comment_names_what_it_rests_on() {
 fn a_planted_sentence_is_found() {
     for planted in [
         "/// What the pool's lock protects.\n",
+        "/// Why a call was refused.\n",
         "//! A cache of objects. Whoever frees one\n//! owns it.\n",
         "    // The CPU stops. Who waits goes on.\n",
         "/// - `CPU-1`: Whatever is there stays.\n",

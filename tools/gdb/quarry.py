@@ -261,7 +261,7 @@ def show_cache(value):
 PRINTERS = [
     (re.compile(r"^quarry::mm::page::meta::PageDescriptor$"), show_page),
     (re.compile(r"^quarry::mm::page::flags::PageState$"), lambda value: f"PageState({State(number(value))})"),
-    (re.compile(r"^quarry::mm::slab::cache::Cache<"), show_cache),
+    (re.compile(r"^quarry::mm::slab::cache::record::Cache<"), show_cache),
     (re.compile(r"^quarry::mm::vmalloc::area::Area$"), lambda value: f"Area({Area(value)})"),
     (re.compile(r"^quarry::mm::user::map::vma::Vma$"), lambda value: f"Vma({vma(value)})"),
     (re.compile(r"^quarry::gfp::Gfp$"), lambda value: f"Gfp({names(number(value), GFP)})"),

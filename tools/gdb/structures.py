@@ -93,7 +93,7 @@ DESC = source.constants("src/arch/aarch64/desc.rs")
 GFP = source.flags("src/gfp.rs", "Gfp")
 AREA_FLAGS = source.flags("src/mm/vmalloc/flags.rs", "VmFlags")
 VMA_FLAGS = source.flags("src/mm/user/map/flags.rs", "VmFlags")
-SLAB_FLAGS = source.flags("src/mm/slab/flags.rs", "SlabFlags")
+SLAB_FLAGS = source.flags("src/mm/slab/object/flags.rs", "SlabFlags")
 MEMORY_TYPES = source.variants("src/hal/prot.rs", "MemoryType")
 
 PAGE = "quarry::mm::page::meta::PageDescriptor"
@@ -299,7 +299,7 @@ def areas():
 class Cache:
     def __init__(self, value):
         self.address, self.name, self.id = address_of(value), text(value["name"]), number(value["id"])
-        shape, node = value["shape"], dig(value["node"], "quarry::mm::slab::node::Node")
+        shape, node = value["shape"], dig(value["node"], "quarry::mm::slab::cache::node::Node")
         self.size, self.object_size = number(shape["size"]), number(shape["object_size"])
         self.order, self.flags = number(shape["order"]), number(shape["flags"])
         self.capacity, self.array = number(value["capacity"]), number(value["array"])
@@ -325,7 +325,7 @@ class Cache:
         held = []
         for pointer in elements(static("quarry::global::cpu::LOCALS")):
             if number(pointer):
-                header = at(number(pointer) + self.array, "quarry::mm::slab::array::ArrayHeader")
+                header = at(number(pointer) + self.array, "quarry::mm::slab::words::array::ArrayHeader")
                 # The spare's address has its count in the bits above.
                 spare = number(header["spare"])
                 upper = 0xffff if spare >> 63 else 0
@@ -341,7 +341,7 @@ class Book:
     """The word of a slab in its first page's descriptor."""
 
     def __init__(self, raw):
-        bits = source.constants("src/mm/slab/word.rs")["BITS"]
+        bits = source.constants("src/mm/slab/words/slab.rs")["BITS"]
         field = [raw >> shift * bits & (1 << bits) - 1 for shift in range(4)]
         self.objects, self.first, self.in_use, self.fresh = field
         self.cache = raw >> 4 * bits
@@ -349,7 +349,7 @@ class Book:
 
 def caches():
     slabs = static("quarry::global::slab::SLABS")
-    name = "quarry::mm::slab::cache::Cache<"
+    name = "quarry::mm::slab::cache::record::Cache<"
     boot = dig(slabs["boot"], name)
     found = [Cache(boot)] if number(boot["name"]["data_ptr"]) else []
     for pointer in elements(slabs["table"]):

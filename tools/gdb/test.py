@@ -127,7 +127,7 @@ def printed():
     """The pretty-printers."""
     module = sys.modules["structures"]
     descriptor = module.Pages().descriptor(frame)
-    cache = module.dig(module.static("quarry::global::slab::SLABS")["boot"], "quarry::mm::slab::cache::Cache<")
+    cache = module.dig(module.static("quarry::global::slab::SLABS")["boot"], "quarry::mm::slab::cache::record::Cache<")
     slots = (slot for lock in module.elements(module.static("quarry::global::vmalloc::VMALLOC")["nodes"])
              for slot in module.elements(module.dig(lock, "quarry::mm::vmalloc::busy::Busy")["recent"]))
     area = module.at(next(filter(None, map(module.number, slots))), module.NODE.format(module.AREA))["payload"]

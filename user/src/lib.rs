@@ -1,9 +1,11 @@
-//! The runtime of the programs that the reference kernel runs at EL0: entry, system calls, output, heap, threads.
+//! The runtime of the programs that the reference kernel runs at EL0: entry, system calls, output, heap, threads,
+//! children.
 //!
 //! The kernel speaks Linux's numbers and errors for 64-bit Arm, so that nothing here knows of Quarry.
 #![no_std]
 
 pub mod call;
+pub mod children;
 pub mod heap;
 pub mod print;
 mod start;

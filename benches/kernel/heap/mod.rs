@@ -10,10 +10,10 @@ pub(crate) mod random;
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-/// Why a row has no figures.
+/// Reason why a row has no figures.
 pub(crate) type Unable = &'static str;
 
-/// Why most rows have none that have none.
+/// The usual reason.
 pub(crate) const FAILED: Unable = "an allocation failed";
 
 /// Memory that a heap gets for itself, aligned to 2 MiB at least.

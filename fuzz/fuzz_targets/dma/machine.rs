@@ -3,17 +3,12 @@
 use super::memory::{self, BASE, SIZE};
 use quarry::addr::{PhysAddr, PhysRange, VirtAddr};
 use quarry::arch::host::{CacheConfig, CachedRam};
-use quarry::gfp::Gfp;
 use quarry::hal::Internal;
 use quarry::hal::cpu::Interrupts;
 use quarry::hal::prot::Prot;
-use quarry::mm::alloc::{Allocator, Stateless};
 use quarry::mm::dma::{BounceSlot, Dma, DmaHal, Entry, Report};
-use quarry::mm::slab::SlabAllocError;
 use quarry::mm::vmalloc::{SetMemoryError, Uncached};
 use quarry::mm::zone::PageAllocator;
-use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::ptr::NonNull;
 use std::sync::LazyLock;
 
 /// Few, so that they run out.
@@ -110,42 +105,5 @@ unsafe impl DmaHal<'static> for Machine {
     fn recache(&self, _: Internal, block: PhysRange, _: Uncached) -> Result<(), SetMemoryError> {
         self.ram.set_cacheable(block, true);
         Ok(())
-    }
-}
-
-/// The system's allocator, for records.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct System;
-
-impl Stateless for System {
-    const THE: Self = Self;
-}
-
-// SAFETY: blocks of the system's allocator.
-unsafe impl Allocator for System {
-    fn allocate(&self, layout: Layout, _: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
-        // SAFETY: records have a size.
-        let block = unsafe { alloc_zeroed(layout) };
-        NonNull::new(block).ok_or(SlabAllocError::OutOfMemory)
-    }
-
-    unsafe fn resize(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-        gfp: Gfp,
-    ) -> Result<NonNull<u8>, SlabAllocError> {
-        let moved = self.allocate(new, gfp)?;
-        // SAFETY: both are as large.
-        unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-        // SAFETY: given out with this layout, and not used after the move.
-        unsafe { self.free(block, old) };
-        Ok(moved)
-    }
-
-    unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: given out with this layout.
-        unsafe { dealloc(block.as_ptr(), layout) };
     }
 }

@@ -190,7 +190,7 @@ pub fn image_sections() -> [(&'static str, VirtRange); 5] {
 pub fn image_parts() -> [(&'static str, VirtRange); 9] {
     let range = |start, end| Range::<VirtAddr>::new(start, end).unwrap_or_default();
     [
-        // The later parts are painted over these two.
+        // The later parts lie inside of these two, and count where they do.
         ("padding, guard pages", range(image_start(), init_start())),
         ("padding, guard pages", range(init_end(), image_end())),
         ("text", range(image_start(), text_end())),

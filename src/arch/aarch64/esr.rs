@@ -259,7 +259,7 @@ impl fmt::Display for Access {
 pub struct Abort {
     /// Kind of the access.
     pub access: Access,
-    /// Why it failed.
+    /// Reason why it failed.
     pub status: FaultStatus,
     /// A stage 2 fault on the walk of a stage 1 table (S1PTW).
     pub walk_of_stage_2: bool,
@@ -280,7 +280,7 @@ impl fmt::Display for Abort {
 /// A level of the translation tables: -1 (52-bit addresses only) to 3; 0 is the PGD, 3 the PTE.
 pub type Level = i8;
 
-/// Why an abort happened: the fault status code, `DFSC` or `IFSC`.
+/// Reason why an abort happened: the fault status code, `DFSC` or `IFSC`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultStatus {

@@ -77,7 +77,7 @@ impl fmt::Display for Vector {
     }
 }
 
-/// Why the kernel must end here.
+/// Reason why the kernel must end here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fatal {
     /// An exception that nobody handled.

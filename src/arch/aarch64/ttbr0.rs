@@ -84,7 +84,7 @@ fn find_empty() -> PhysAddr {
 /// # Safety
 ///
 /// `root` is the root of user tables of this crate's format, which are not freed before each CPU that has them here has others.
-/// The number is theirs alone, as `mm::user::asid` says. Interrupts have been masked since it was asked for the number.
+/// No other tables have the number `asid`, as long as interrupts stay masked since `mm::user::asid` answered with it.
 #[inline(always)]
 pub unsafe fn set(root: PhysAddr, asid: Asid) {
     let value = u64::from(asid.get()) << 48 | root.get();

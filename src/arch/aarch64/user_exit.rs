@@ -1,11 +1,11 @@
-//! Why a process came back to the kernel. Arithmetic on a syndrome, so that it runs on every machine.
+//! Reason why a process came back to the kernel. Arithmetic on a syndrome, so that it runs on every machine.
 #![forbid(unsafe_code)]
 
 use super::esr::{Esr, ExceptionClass};
 use crate::addr::VirtAddr;
 use core::fmt;
 
-/// Why a process came back to the kernel.
+/// Reason why a process came back to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum UserExit {

@@ -38,7 +38,7 @@ pub enum FaultKind {
 pub struct Fault {
     /// The address accessed.
     pub addr: VirtAddr,
-    /// Why.
+    /// Reason.
     pub kind: FaultKind,
 }
 

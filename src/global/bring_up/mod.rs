@@ -126,7 +126,7 @@ pub struct Up {
 /// Brings the memory subsystem up. When it returns, everything in this crate's prelude may be called on this CPU; further CPUs
 /// call [`join_cpu`]. Boot CPU, once, with interrupts masked.
 ///
-/// Cost: some two million instructions for 1 GiB.
+/// Cost: about two million instructions for 1 GiB.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ use elf::{ElfBytes, ParseError};
 /// Segments that a program may load.
 pub const MAX_SEGMENTS: usize = 8;
 
-/// Why a file is no program that can be started. Nothing has been mapped.
+/// Reason why a file is no program that can be started. Nothing has been mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ElfError {

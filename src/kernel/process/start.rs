@@ -12,7 +12,7 @@ use crate::global;
 use crate::mm::user::map::{Limits, MapError};
 use core::fmt;
 
-/// Why a program could not be started. Nothing is left of it.
+/// Reason why a program could not be started. Nothing is left of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StartError {

@@ -101,7 +101,7 @@ impl<'n> DeviceSpec<'n> {
     }
 }
 
-/// Why a node is no device that can be described.
+/// Reason why a node is no device that can be described.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SpecError {

@@ -1,4 +1,4 @@
-//! Why memory was not mapped for a device, not unmapped, not allocated or not freed.
+//! Reason why memory was not mapped for a device, not unmapped, not allocated or not freed.
 #![forbid(unsafe_code)]
 
 use super::Misuse;
@@ -7,7 +7,7 @@ use crate::mm::vmalloc::SetMemoryError;
 use crate::mm::zone::{AllocError, ContigError, FreeError};
 use core::fmt;
 
-/// Why a call of the DMA interface was refused. Nothing has changed then.
+/// Reason why a call of the DMA interface was refused. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DmaError {

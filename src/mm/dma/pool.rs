@@ -16,7 +16,7 @@ use core::fmt;
 /// Byte that free blocks are filled with, where that is asked for (Linux: `POOL_POISON_FREED`).
 pub const POISON_FREED: u8 = 0xa7;
 
-/// Why a pool was not made, a block not allocated or not freed.
+/// Reason why a pool was not made, a block not allocated or not freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PoolError {

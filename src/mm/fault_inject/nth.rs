@@ -5,7 +5,7 @@ use super::{FaultContext, FaultInjector};
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// Why no call can be counted.
+/// Reason why no call can be counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NoSlot;
 

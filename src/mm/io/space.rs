@@ -1,4 +1,25 @@
-//! Mapping device memory: `ioremap`, `iounmap`, `memremap`.
+//! Mapping device memory: `ioremap`, `iounmap`, `memremap`, step by step.
+//!
+//! `ioremap`, and what undoes a step when a later one fails:
+//!
+//! | step | function | lock | interrupts | if it fails | undone by |
+//! |---|---|---|---|---|---|
+//! | 1. the whole pages of the request; the protection | `pages_of` | none | as the caller has them | an error | - |
+//! | 2. no RAM, no memory with an owner | `refuse_kept` | none | as the caller has them | an error | - |
+//! | 3. an area, placed for the largest leaves | `area_for` | those of `vmalloc` | masked under them | smaller leaves, down to pages; an error | `cancel` |
+//! | 4. the record, unless a live mapping has another memory type | `enter` | that of the claims | masked | one more descriptor, and again; an error | `forget` |
+//! | 5. entries, and the tables for them | `map` | none | as the caller has them | an error | itself |
+//! | 6. the area is complete: `iounmap` finds it | `do_complete` | none | as the caller has them | - | - |
+//!
+//! `iounmap`:
+//!
+//! | step | function | lock | interrupts | if it fails |
+//! |---|---|---|---|---|
+//! | 1. the area out of use, if the address is the one that `ioremap` returned | `do_remove_if` | the node's of `vmalloc` | masked | 2, or an error |
+//! | 2. the same for an area that begins with addresses for alignment | `remove_inside` | that of the claims, then the node's | masked | an error |
+//! | 3. entries cleared, and every CPU's translations of them gone | `unmap` | none | as the caller has them | - |
+//! | 4. the record removed: from now on another memory type may be mapped | `forget` | that of the claims | masked | - |
+//! | 5. the addresses free | `do_recycle` | those of `vmalloc` | masked under them | - |
 #![forbid(unsafe_code)]
 
 use super::claim::{Claims, Refused};
@@ -271,12 +292,11 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         let addr = VirtAddr::new(first.get() | phys.offset_in(PAGE_SIZE));
         let mapping = Mapping { phys: pages, virt: addr, memory: prot.memory() };
         if let Err(error) = self.enter(mapping) {
-            self.give_up(area);
+            self.space.cancel(area);
             return Err(error);
         }
         if let Err(error) = self.map(pages, first, prot) {
-            self.forget(mapping);
-            self.give_up(area);
+            self.undo(mapping, area);
             return Err(error);
         }
         area.set_phys(phys);
@@ -303,19 +323,6 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
                 Err(AreaError::Exhausted | AreaError::TooLarge(_)) if unit > PAGE_SIZE => unit = unit_for(pages, unit),
                 Err(error) => return Err(error.into()),
             }
-        }
-    }
-
-    #[cold]
-    fn forget(&self, mapping: Mapping) {
-        self.let_go(mapping.phys.start(), mapping.virt);
-    }
-
-    /// Removes the record of a mapping, and frees a descriptor that is not needed.
-    #[inline]
-    fn let_go(&self, start: PhysAddr, virt: VirtAddr) {
-        if let Some(claim) = self.with_claims(|claims| claims.forget(start, virt)) {
-            self.space.hal().free_claim(claim);
         }
     }
 
@@ -351,21 +358,11 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         hal.tables().do_map(&hal.frames(TABLE_GFP), range, pages.start(), prot, flags).map_err(IoError::Tables)
     }
 
-    /// Unmaps a range that was mapped as one, or nothing, and waits until no CPU translates it.
-    #[inline]
-    fn unmap(&self, range: VirtRange) {
-        let hal = self.space.hal();
-        let unmapped = hal.tables().do_unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::empty());
-        debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
-    }
-
-    /// Frees an area in which nothing is mapped.
+    /// Steps 4 and 3 undone.
     #[cold]
-    fn give_up(&self, area: AreaRef<'a>) {
-        // The builder still owns it, so it exists.
-        if let Ok(removed) = self.space.abandon(area) {
-            self.space.do_recycle(removed);
-        }
+    fn undo(&self, mapping: Mapping, area: AreaRef<'a>) {
+        self.forget(mapping.phys.start(), mapping.virt);
+        self.space.cancel(area);
     }
 
     /// [`Self::iounmap`] for callers inside this crate, which own what they name or pass on their caller's promise.
@@ -387,7 +384,7 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         }
         // Not before: until now a CPU could still reach the frames with this type.
         if let Some(phys) = removed.phys() {
-            self.let_go(phys.align_down(PAGE_SIZE), addr);
+            self.forget(phys.align_down(PAGE_SIZE), addr);
         }
         self.space.do_recycle(removed);
         Ok(())
@@ -404,6 +401,22 @@ impl<'s, 'a, H: IoHal<'a>> IoSpace<'s, 'a, H> {
         known.ok_or(IoError::NotThePointer(addr, area))?;
         // Another caller may be first; then the area is gone, or belongs to another.
         Ok(self.space.do_remove_if(area.range.start(), VmFlags::IOREMAP, |_, phys| phys == area.phys)?)
+    }
+
+    /// Unmaps a range that was mapped as one, or nothing, and waits until no CPU translates it.
+    #[inline]
+    fn unmap(&self, range: VirtRange) {
+        let hal = self.space.hal();
+        let unmapped = hal.tables().do_unmap_and_flush(&hal.frames(TABLE_GFP), range, UnmapFlags::empty());
+        debug_assert!(unmapped.is_ok(), "a mapping can be unmapped: {unmapped:?}");
+    }
+
+    /// Removes the record of a mapping, and frees a descriptor that is not needed.
+    #[inline]
+    fn forget(&self, start: PhysAddr, virt: VirtAddr) {
+        if let Some(claim) = self.with_claims(|claims| claims.forget(start, virt)) {
+            self.space.hal().free_claim(claim);
+        }
     }
 
     /// Maps memory that is not a device's registers: write-back, write-through or write-combining (Linux: `memremap`).

@@ -167,7 +167,7 @@ pub enum NotFreed {
     Foreign {
         /// The pointer.
         at: VirtAddr,
-        /// Why.
+        /// Reason for it.
         why: NotElement,
     },
     /// The pool is no more.

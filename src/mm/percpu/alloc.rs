@@ -7,7 +7,7 @@ use super::{MIN_ALLOC, PerCpuError, PerCpuHal, PerCpuPtr, UNIT_SIZE};
 use crate::addr::{CpuId, PAGE_SIZE, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::Internal;
-use crate::mm::vmalloc::{AreaError, AreaHal, AreaRef, AreaRequest, VmFlags, VmapSpace};
+use crate::mm::vmalloc::{AreaHal, AreaRequest, VmFlags, VmapSpace};
 use crate::sync::{OrderedLock, class};
 use core::fmt;
 use core::panic::Location;
@@ -64,7 +64,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
     }
 
     /// `size` zeroed bytes for each CPU, at a multiple of `align` (Linux: `__alloc_percpu_gfp`). Context as `gfp` says.
-    /// Cost: some two hundred instructions after a free of the same size; otherwise at most 32 chunks are looked at in vain,
+    /// Cost: about two hundred instructions after a free of the same size; otherwise at most 32 chunks are looked at in vain,
     /// usually none; and the pages that come in.
     ///
     /// # Errors
@@ -86,10 +86,10 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         gfp.check().map_err(PerCpuError::Flags)?;
         // Zone and `ZERO` mean nothing here (Linux: `pcpu_alloc_noprof`).
         let gfp = gfp.effort();
-        let taken = self.with(|chunks| chunks.take_parked(bits, align).or_else(|| chunks.take(bits, align)));
-        let taken = match taken {
+        let found = self.with(|chunks| chunks.alloc_parked(bits, align).or_else(|| chunks.alloc(bits, align)));
+        let taken = match found {
             Some(taken) => taken,
-            None => self.take_slow(bits, align, gfp, Location::caller())?,
+            None => self.alloc_slow(bits, align, gfp, Location::caller())?,
         };
         if taken.missing != 0 {
             let populated = self.populate(taken.chunk, taken.base, taken.missing, gfp);
@@ -105,33 +105,33 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         Ok(ptr)
     }
 
-    /// Takes the bits from what parked allocations leave, or from a new chunk.
+    /// Allocates the bits from what parked allocations leave, or from a new chunk.
     #[cold]
-    fn take_slow(
+    fn alloc_slow(
         &self,
         bits: u32,
         align: u32,
         gfp: Gfp,
         caller: &'static Location<'static>,
     ) -> Result<Taken, PerCpuError> {
-        self.settle();
-        match self.with(|chunks| chunks.take(bits, align)) {
+        self.drain_parked();
+        match self.with(|chunks| chunks.alloc(bits, align)) {
             Some(taken) => Ok(taken),
-            None => self.take_from_new(bits, align, gfp, caller),
+            None => self.alloc_from_new(bits, align, gfp, caller),
         }
     }
 
     /// Frees the offsets that are kept for the next allocations of their size.
-    pub(super) fn settle(&self) {
-        while let Some(gone) = self.with(Chunks::settle_one) {
+    pub(super) fn drain_parked(&self) {
+        while let Some(gone) = self.with(Chunks::drain_one) {
             if let Some(empty) = gone {
                 self.destroy(&empty);
             }
         }
     }
 
-    /// Makes a chunk, and takes the bits from it, or from another chunk that has room by then.
-    fn take_from_new(
+    /// Makes a chunk, and allocates the bits from it, or from another chunk that has room by then.
+    fn alloc_from_new(
         &self,
         bits: u32,
         align: u32,
@@ -146,7 +146,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
         loop {
             let taken = self.with(|chunks| {
                 chunks.add(area)?;
-                chunks.take(bits, align)
+                chunks.alloc(bits, align)
             });
             if let Some(taken) = taken {
                 return Ok(taken);
@@ -155,30 +155,21 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
             let rows = self.with(|chunks| chunks.rows.rows());
             let row = self.hal().row(FIRST_ROW << rows, gfp);
             if !row.is_some_and(|row| self.with(|chunks| chunks.add_row(row))) {
-                self.drop_area(area);
+                self.space.cancel(area);
                 return Err(PerCpuError::OutOfMemory);
             }
-        }
-    }
-
-    /// Gives an area back in which nothing is mapped.
-    fn drop_area(&self, area: AreaRef<'a>) {
-        let abandoned: Result<_, AreaError> = self.space.abandon(area);
-        debug_assert!(abandoned.is_ok(), "an area of ours: {:?}", abandoned.as_ref().err());
-        if let Ok(area) = abandoned {
-            self.space.do_recycle(area);
         }
     }
 
     /// [`Self::free`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_free(&self, ptr: PerCpuPtr) -> Result<(), PerCpuError> {
         let wrong = PerCpuError::NotAllocated(ptr.addr());
-        let freed = self.with(|chunks| Some(chunks.give_back(chunks.recent_chunk(ptr)?, ptr)));
+        let freed = self.with(|chunks| Some(chunks.free(chunks.recent_chunk(ptr)?, ptr)));
         let freed = match freed {
             Some(freed) => freed,
             None => {
                 let chunk = self.chunk_at(ptr.addr()).ok_or(wrong)?;
-                self.with(|chunks| chunks.give_back(chunk, ptr))
+                self.with(|chunks| chunks.free(chunk, ptr))
             }
         };
         if let Some(empty) = freed.ok_or(wrong)? {
@@ -190,14 +181,14 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
     /// Frees a chunk that no lookup finds any more. Returns the number of its pages.
     fn destroy(&self, chunk: &Detached<'a>) -> u64 {
         let pages = self.depopulate(chunk.area.start(), chunk.populated);
-        self.drop_area(chunk.area);
-        self.with(|chunks| chunks.put_record(chunk.chunk));
+        self.space.cancel(chunk.area);
+        self.with(|chunks| chunks.free_record(chunk.chunk));
         pages
     }
 
     /// Frees every empty chunk, every unused page, and surplus records. Returns how many pages of chunks. Any context.
     pub fn trim(&self) -> u64 {
-        self.settle();
+        self.drain_parked();
         let mut freed = 0;
         let mut number = None;
         // By number, as lists change meanwhile.
@@ -211,7 +202,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
                 self.with(|chunks| chunks.end_trim(chunk, going));
             }
         }
-        while let Some(row) = self.with(|chunks| chunks.take_idle_row()) {
+        while let Some(row) = self.with(|chunks| chunks.remove_idle_row()) {
             self.hal().free_row(row);
         }
         freed
@@ -229,7 +220,7 @@ impl<'s, 'a, H: PerCpuHal<'a>> PerCpuAllocator<'s, 'a, H> {
     /// Amounts of per-CPU memory.
     #[must_use]
     pub fn stats(&self) -> PerCpuStats {
-        self.settle();
+        self.drain_parked();
         self.with(|chunks| {
             let mut stats =
                 PerCpuStats { chunks: chunks.count, allocations: chunks.allocations, ..PerCpuStats::default() };

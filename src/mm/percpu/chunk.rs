@@ -138,7 +138,7 @@ impl<'a> Chunks<'a> {
     }
 
     /// Takes the last array of records out, if all of them are on the free list; but not the first array.
-    pub(super) fn take_idle_row(&mut self) -> Option<&'a mut [Chunk<'a>]> {
+    pub(super) fn remove_idle_row(&mut self) -> Option<&'a mut [Chunk<'a>]> {
         let last = self.rows.last_row().filter(|last| last.start != 0)?;
         let free = |chunks: &Self| {
             let first = chunks.free;
@@ -166,12 +166,12 @@ impl<'a> Chunks<'a> {
     /// Takes records.
     pub(super) fn add_row(&mut self, row: &'a mut [Chunk<'a>]) -> bool {
         let Some(numbers) = self.rows.add(row) else { return false };
-        numbers.rev().for_each(|number| self.put_record(number));
+        numbers.rev().for_each(|number| self.free_record(number));
         true
     }
 
     /// Puts a record on the free list.
-    pub(super) fn put_record(&mut self, number: u32) {
+    pub(super) fn free_record(&mut self, number: u32) {
         let free = self.free;
         if let Some(chunk) = self.rows.get_mut(number) {
             *chunk = Chunk { next: free, ..Chunk::FREE };
@@ -285,8 +285,8 @@ impl<'a> Chunks<'a> {
         Some(parked)
     }
 
-    /// Takes a parked allocation of `bits` bits at a multiple of `align`, if there is one: the one that was freed last.
-    pub(super) fn take_parked(&mut self, bits: u32, align: u32) -> Option<Taken> {
+    /// Allocates a parked place of `bits` bits at a multiple of `align`, if there is one: the one that was freed last.
+    pub(super) fn alloc_parked(&mut self, bits: u32, align: u32) -> Option<Taken> {
         let fits = |parked: &Parked| parked.bits == bits && parked.start & (align - 1) == 0;
         let index = self.parked().iter().rposition(fits)?;
         let Parked { chunk, start, bits } = self.unpark(index)?;
@@ -298,9 +298,9 @@ impl<'a> Chunks<'a> {
     }
 
     /// Really frees one parked allocation, if there is one; and the chunk, if it is to go.
-    pub(super) fn settle_one(&mut self) -> Option<Option<Detached<'a>>> {
+    pub(super) fn drain_one(&mut self) -> Option<Option<Detached<'a>>> {
         let Parked { chunk, start, bits } = self.unpark(0)?;
-        Some(self.release(chunk, &(start..start + bits)))
+        Some(self.free_run(chunk, &(start..start + bits)))
     }
 
     /// The chunk of the last allocation, if `ptr` lies in its unit of CPU 0.
@@ -309,13 +309,13 @@ impl<'a> Chunks<'a> {
         Some(self.recent)
     }
 
-    /// Takes `bits` bits at a multiple of `align` bits.
-    pub(super) fn take(&mut self, bits: u32, align: u32) -> Option<Taken> {
+    /// Allocates `bits` bits at a multiple of `align` bits.
+    pub(super) fn alloc(&mut self, bits: u32, align: u32) -> Option<Taken> {
         let found = self.find(bits, align);
         let (number, run) = found?;
         let chunk = self.rows.get_mut(number)?;
         let base = chunk.area?.start();
-        chunk.map.take(&run);
+        chunk.map.alloc(&run);
         // INVARIANT: PCU-1, PCU-2.
         let missing = page_set(&run) & !chunk.populated;
         chunk.pending |= missing;
@@ -332,16 +332,16 @@ impl<'a> Chunks<'a> {
         if there {
             chunk.populated |= taken.missing;
         } else {
-            chunk.map.give_back(&taken.run);
+            chunk.map.free(&taken.run);
             self.allocations -= 1;
             self.relink(taken.chunk);
         }
     }
 
     /// Frees what begins at `ptr` in a chunk: a small allocation is parked, in the place of the oldest one if there is no room.
-    /// `None` if no allocation starts there; otherwise the chunk to release, when it became empty and another empty chunk
+    /// `None` if no allocation starts there; otherwise the chunk to destroy, when it became empty and another empty chunk
     /// exists.
-    pub(super) fn give_back(&mut self, number: u32, ptr: PerCpuPtr) -> Option<Option<Detached<'a>>> {
+    pub(super) fn free(&mut self, number: u32, ptr: PerCpuPtr) -> Option<Option<Detached<'a>>> {
         let chunk = self.rows.get(number)?;
         let run = chunk.map.allocation(chunk.bit_of(ptr)?)?;
         let parked = Parked { chunk: number, start: run.start, bits: run.end - run.start };
@@ -350,10 +350,10 @@ impl<'a> Chunks<'a> {
         }
         self.allocations -= 1;
         if parked.bits > PARKED_BITS {
-            return Some(self.release(number, &run));
+            return Some(self.free_run(number, &run));
         }
         // INVARIANT: PCU-4.
-        let gone = if self.parked_count == PARKED { self.settle_one() } else { None };
+        let gone = if self.parked_count == PARKED { self.drain_one() } else { None };
         if let Some(place) = self.parked.get_mut(self.parked_count) {
             *place = parked;
             self.parked_count += 1;
@@ -361,11 +361,11 @@ impl<'a> Chunks<'a> {
         Some(gone.flatten())
     }
 
-    /// Clears the bits of an allocation that has no owner. Returns the chunk to release, if it became empty and there is
+    /// Clears the bits of an allocation that has no owner. Returns the chunk to destroy, if it became empty and there is
     /// another one that is.
-    fn release(&mut self, number: u32, run: &Run) -> Option<Detached<'a>> {
+    fn free_run(&mut self, number: u32, run: &Run) -> Option<Detached<'a>> {
         let chunk = self.rows.get_mut(number)?;
-        chunk.map.give_back(run);
+        chunk.map.free(run);
         let is_empty = chunk.map.is_empty();
         self.relink(number);
         let spare = is_empty && self.list(list_of(BITS)).any(|(other, chunk)| other != number && chunk.map.is_empty());

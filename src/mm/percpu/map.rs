@@ -159,7 +159,7 @@ impl UnitMap {
     }
 
     /// Marks a run as an allocation.
-    pub(super) fn take(&mut self, run: &Run) {
+    pub(super) fn alloc(&mut self, run: &Run) {
         // INVARIANT: PCM-1, PCM-2.
         fill(&mut self.used, run, true);
         put(&mut self.bounds, run.start, true);
@@ -177,7 +177,7 @@ impl UnitMap {
     }
 
     /// Frees an allocation.
-    pub(super) fn give_back(&mut self, run: &Run) {
+    pub(super) fn free(&mut self, run: &Run) {
         fill(&mut self.used, run, false);
         // INVARIANT: PCM-2: its start is the end of what is before it, if there is something; its end is the start of
         // what is behind it, if there is something.

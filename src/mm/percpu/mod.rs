@@ -14,9 +14,20 @@
 //! the largest gap that they have. Pages come when an allocation touches them first, in all units together; an empty chunk
 //! stays if it is the only one, and [`PerCpuAllocator::trim`] frees every unused page.
 //!
+//! # Words
+//!
+//! | verb | what moves |
+//! |---|---|
+//! | alloc, free | a run of bits in the chunks: an allocation |
+//! | park | a small allocation that was freed, kept with its bits set for the next one of its size |
+//! | drain | parked allocations, into the bits of their chunks |
+//! | populate, depopulate | pages, into a chunk or out of it |
+//! | detach, destroy | an empty chunk, off the lists; then its pages and its area |
+//! | trim | every empty chunk, and every page without an allocation, to the page allocator |
+//!
 //! # Locks and contexts
 //!
-//! One lock, with interrupts masked, for looking at bitmaps alone: pages and addresses are had and given back without it,
+//! One lock, with interrupts masked, for looking at bitmaps alone: pages and addresses are allocated and freed without it,
 //! while the pages in question are marked. Allocating is done in the contexts that its flags allow, freeing in any.
 
 mod alloc;

@@ -160,7 +160,7 @@ impl<M: Mmu> PageTable<M> {
 
     /// Gives back every table but the root, once no CPU has it in a TTBR, after it has shown `each` the tables of last entries
     /// and the blocks above: no CPU reaches what they map. One invalidation for all of the space, whatever is in it; no entry is
-    /// changed. Any context. Cost: some two instructions an entry of the upper tables.
+    /// changed. Any context. Cost: about two instructions an entry of the upper tables.
     pub(in crate::mm) fn raze<F: FrameSource>(&mut self, frames: &F, mut each: impl FnMut(Last)) {
         if self.table_frames() == 1 {
             // Tables that there were have been flushed since.

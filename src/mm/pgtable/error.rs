@@ -1,11 +1,11 @@
-//! Why a page-table call was refused.
+//! Reason why a page-table call was refused.
 
 use crate::addr::VirtAddr;
 use crate::hal::frame::NoFrame;
 use crate::hal::prot::ProtError;
 use core::fmt;
 
-/// Why a page-table call was refused. The mappings are as before the call.
+/// Reason why a page-table call was refused. The mappings are as before the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PgtableError {

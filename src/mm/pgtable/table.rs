@@ -61,7 +61,7 @@ impl Root {
 
     /// Gives back every table below the root, which is empty then, after it has shown `each` the tables of last entries and
     /// the blocks. Returns how many tables that were. Nobody uses the tables any more: no TTBR has the root, nobody looks, and
-    /// `_flushed` was waited for since. Cost: some two instructions an entry where there is nothing.
+    /// `_flushed` was waited for since. Cost: about two instructions for an empty entry.
     pub(super) fn raze<M: Mmu, F: FrameSource>(
         self,
         mmu: &M,

@@ -156,8 +156,8 @@ impl<M: Mmu> PageTable<M> {
 
     /// Shows `f` every entry that is not absent and translates an address of `range`, in ascending order, a table before
     /// what is below it, until `f` breaks. Others may change the tables meanwhile, and free some of them: what was shown has
-    /// been there, and `f` runs without any claim on it. Any context. Cost: some fifty instructions a run of leaves that
-    /// follow on, and some ten an entry.
+    /// been there, and `f` runs without any claim on it. Any context. Cost: about fifty instructions a run of leaves that
+    /// follow on, and about ten an entry.
     pub fn walk<B>(&self, range: VirtRange, f: impl FnMut(Visit) -> ControlFlow<B>) -> ControlFlow<B> {
         match range.is_empty() {
             true => ControlFlow::Continue(()),

@@ -1,6 +1,7 @@
 //! The machine trait of the slab allocator.
 
-use super::{ArrayHeader, ArrayOffset, CacheObjects, CpuSlabs, Misuse, masked};
+use super::cpu::masked;
+use super::{ArrayHeader, ArrayOffset, CacheObjects, CpuSlabs, Misuse};
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::Internal;

@@ -21,6 +21,21 @@
 //! per cache ([`SlabFlags`]) finds more errors, at a cost; where it is off it costs nothing, since a cache that is debugged has
 //! no arrays, so that every call takes the slow path by itself.
 //!
+//! # Layers
+//!
+//! From the ground up: a folder imports from those above it in the table, from `hal.rs` and from `error.rs`.
+//!
+//! | folder | what lives there |
+//! |---|---|
+//! | `object` | an object: its memory, its slot, and what a cache is made of |
+//! | `words` | the words by which a call decides what an address is, without a lock |
+//! | `cpu` | the arrays of one CPU, and the fast paths over them |
+//! | `cache` | a cache: its record, its node, its slabs |
+//! | `depot` | objects that move in numbers: arrays, depot, slabs, page allocator |
+//! | `debug` | caches that are debugged |
+//! | `calls` | allocation, free, `kmalloc`, making and destroying caches |
+//! | `views` | check, figures, pictures |
+//!
 //! # Words
 //!
 //! | verb | what moves |
@@ -52,72 +67,43 @@
 //! sleeping is allowed, and is outside all others. So allocating without the right to wait, and freeing, are allowed
 //! everywhere: in interrupt handlers, with locks held, on any CPU.
 
-mod alloc;
-mod array;
-mod bulk;
-mod cache;
-mod check;
-mod cpu;
-mod cpu_slabs;
-mod debug;
-mod drain;
-mod error;
-mod exchange;
-mod flags;
-mod free;
-mod freelist;
-mod hal;
-mod id;
-mod kmalloc;
-mod large;
-mod mark;
-pub mod masked;
-mod member;
-mod node;
 mod object;
-mod occupancy;
-mod order;
-mod random;
-mod raw_calls;
-mod registry;
-mod resize;
-mod shape;
-mod shrink;
-#[expect(clippy::module_inception, reason = "the slab itself, in the folder of all that slabs need")]
-mod slab;
-mod slabinfo;
-mod table;
-mod tags;
-mod word;
 
-pub use array::{ArrayHeader, ArrayOffset};
-pub use cache::{Cache, Constructor};
-pub use cpu_slabs::CpuSlabs;
+mod words;
+
+mod cpu;
+mod hal;
+
+mod cache;
+
+mod debug;
+mod depot;
+
+mod calls;
+
+mod error;
+mod views;
+
+pub use cache::{Cache, Constructor, NodeEvents};
+pub use calls::{
+    CacheHandle, CacheSpec, KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES,
+    KmallocCacheType, kmalloc_index, kmalloc_size,
+};
+pub use cpu::{CpuSlabs, masked};
 pub use debug::Findings;
 pub use error::{CreateError, DestroyError, InUse, Misuse, SlabAllocError, SlabBroken};
-pub use flags::SlabFlags;
 pub use hal::SlabHal;
-pub use id::MAX_CACHES;
-pub use kmalloc::{
-    KMALLOC_MAX_CACHE_SIZE, KMALLOC_MAX_SIZE, KMALLOC_MIN_SIZE, KMALLOC_SIZES, KmallocCacheType, kmalloc_index,
-    kmalloc_size,
-};
-pub use member::CacheObjects;
-pub use node::NodeEvents;
-pub use occupancy::{Objects, Slot};
-pub use registry::{CacheHandle, CacheSpec};
-pub use slabinfo::{CacheInfo, SlabInfo};
-pub use word::SlabWord;
+pub use object::{MAX_CACHES, SlabFlags};
+pub use views::{CacheInfo, Objects, SlabInfo, Slot};
+pub use words::{ArrayHeader, ArrayOffset, CacheObjects, SlabWord};
 
 use crate::mm::zone::PageAllocator;
 use crate::sync::Once;
 use crate::sync::{OrderedLock, class};
-use cache::Cache as CacheRecord;
+use cache::{Cache as CacheRecord, Node, Registry, Table};
 use core::sync::atomic::{AtomicBool, Ordering};
 use debug::DebugChoice;
-use node::Node;
-use random::Random;
-use table::{Registry, Table};
+use object::Random;
 
 /// Boot arguments about slabs.
 #[derive(Clone, Copy, Debug, Default)]

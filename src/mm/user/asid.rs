@@ -76,7 +76,7 @@ impl AsidWord for AtomicU64 {
     }
 }
 
-/// The machine interface of the allocator of numbers.
+/// The interface of the allocator of ASIDs to a machine.
 pub trait AsidHal {
     /// The words that its CPUs share.
     type Word: AsidWord;
@@ -217,7 +217,7 @@ impl fmt::Debug for AsidNumbers {
     }
 }
 
-/// Why the numbers cannot be handed out.
+/// Reason why the numbers cannot be handed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AsidError {

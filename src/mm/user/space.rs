@@ -27,7 +27,7 @@ pub trait SpaceHal<'a>: UserHal + VmaSource<'a> + Objects + Wait + Context {}
 
 impl<'a, H: UserHal + VmaSource<'a> + Objects + Wait + Context> SpaceHal<'a> for H {}
 
-/// Why an access of a process cannot be (Linux: `SIGSEGV`, `SIGBUS`, the OOM killer).
+/// Reason why an access of a process cannot be (Linux: `SIGSEGV`, `SIGBUS`, the OOM killer).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SpaceFault {

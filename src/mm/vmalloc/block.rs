@@ -4,7 +4,7 @@
 //! A block is 2 MiB of addresses, with a page table of its own that stays. A bitmap says which pages are in use, and a byte for
 //! each page has the length of the mapping that begins there, so that a wrong count is detected; a page behind each mapping
 //! stays free as a guard. Since a mapping's translations are gone when it is unmapped, its addresses can be used again at once:
-//! nothing waits. There is no lock: pages are taken and mappings claimed by atomic changes of one word.
+//! nothing waits. There is no lock: pages are allocated and mappings claimed by atomic changes of one word.
 #![forbid(unsafe_code)]
 
 use super::hal::TABLE_GFP;
@@ -64,9 +64,9 @@ impl Group {
         self.lengths.get((first % 64) as usize).unwrap_or(zeroth)
     }
 
-    /// Takes `count` pages with the guard page, 2 to 64 in all. Returns the number of the first.
+    /// Allocates `count` pages with the guard page, 2 to 64 in all. Returns the number of the first.
     #[inline]
-    fn take(&self, count: u32) -> Option<u32> {
+    fn alloc(&self, count: u32) -> Option<u32> {
         let mut used = self.used.load(Ordering::Relaxed);
         loop {
             // Bit n stays set where n, n + 1, … n + count - 1 are free: by doubling the known length.
@@ -81,7 +81,7 @@ impl Group {
             }
             let first = runs.trailing_zeros();
             let taken = used | ones(first, count);
-            // INVARIANT: BLK-1. Acquire pairs with the release of `give`: nobody translates the pages any more.
+            // INVARIANT: BLK-1. Acquire pairs with the release of `free`: nobody translates the pages any more.
             match self.used.compare_exchange_weak(used, taken, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
                     // INVARIANT: BLK-2: these were free, so no mapping begins there.
@@ -98,7 +98,7 @@ impl Group {
     /// Returns whether there is such a mapping, and nobody else has claimed it.
     #[inline]
     fn claim(&self, first: u32, count: u32) -> bool {
-        // INVARIANT: BLK-2. Acquire pairs with the release of `take`.
+        // INVARIANT: BLK-2. Acquire pairs with the release of `alloc`.
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         let count = count as u8;
         self.length(first).compare_exchange(count, 0, Ordering::Acquire, Ordering::Relaxed).is_ok()
@@ -106,7 +106,7 @@ impl Group {
 
     /// Frees the pages of a mapping that was claimed, and that no CPU translates.
     #[inline]
-    fn give(&self, first: u32, count: u32) {
+    fn free(&self, first: u32, count: u32) {
         // INVARIANT: BLK-1. By BLK-2 they lie in this group.
         self.used.fetch_and(!ones(first % 64, count), Ordering::Release);
     }
@@ -142,9 +142,9 @@ impl<R: LockHal> Block<R> {
         Self { groups: [const { Group::new() }; WORDS], owner: AtomicU32::new(NOBODY), table: Once::new() }
     }
 
-    /// Takes `count` pages with the guard page. Returns the group, and the number of the first page.
-    fn take(&self, count: u32) -> Option<(&Group, u32)> {
-        (0..).step_by(64).zip(&self.groups).find_map(|(base, group)| Some((group, base + group.take(count)?)))
+    /// Allocates `count` pages with the guard page. Returns the group, and the number of the first page.
+    fn alloc(&self, count: u32) -> Option<(&Group, u32)> {
+        (0..).step_by(64).zip(&self.groups).find_map(|(base, group)| Some((group, base + group.alloc(count)?)))
     }
 
     /// The group of a page.
@@ -169,7 +169,7 @@ impl<R: LockHal> Block<R> {
     }
 }
 
-/// Pages of a block that were taken together.
+/// Pages of a block that were allocated together.
 struct Run<'b> {
     group: &'b Group,
     table: &'b PinnedTable,
@@ -207,11 +207,11 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if let Some(base) = self.base.get() {
             return Ok(*base);
         }
-        self.take_base()
+        self.alloc_base()
     }
 
     #[cold]
-    fn take_base(&self) -> Result<VirtAddr, AreaError> {
+    fn alloc_base(&self) -> Result<VirtAddr, AreaError> {
         let request = AreaRequest {
             align: PMD_SIZE,
             ..AreaRequest::new(BLOCKS as u64 * PMD_SIZE, VmFlags::MAP | VmFlags::NO_GUARD | VmFlags::UNINITIALIZED)
@@ -221,28 +221,28 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let base = *self.base.call_once(|| area.start());
         if base != area.start() {
             // Another CPU was first.
-            self.space.do_recycle(self.space.abandon(area)?);
+            self.space.cancel(area);
         }
         Ok(base)
     }
 
-    /// Takes addresses for `count` pages with the guard page from the block where this CPU took the last ones.
+    /// Allocates addresses for `count` pages with the guard page from the block where this CPU took the last ones.
     #[inline(always)]
-    fn take(&self, count: u32) -> Option<Run<'_>> {
+    fn alloc(&self, count: u32) -> Option<Run<'_>> {
         let cpu = self.space.hal().cpu();
         if let Some(block) = self.blocks.get(home(cpu))
             && block.owner.load(Ordering::Relaxed) == cpu.get()
             && let Some(table) = block.table.get()
             && let [group, ..] = &block.groups
-            && let Some(page) = group.take(count)
+            && let Some(page) = group.alloc(count)
         {
             return Some(Run { group, table, page });
         }
         None
     }
 
-    /// Takes pages from the first block with room that is this CPU's, or can become so.
-    fn take_elsewhere(&self, count: u32) -> Result<Option<Run<'_>>, VmallocError> {
+    /// Allocates pages from the first block with room that is this CPU's, or can become so.
+    fn alloc_elsewhere(&self, count: u32) -> Result<Option<Run<'_>>, VmallocError> {
         let cpu = self.space.hal().cpu();
         let home = home(cpu);
         let base = match self.base() {
@@ -257,7 +257,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
                 Some(table) => table,
                 None => self.pin(block, base, index)?,
             };
-            if let Some((group, page)) = block.take(count) {
+            if let Some((group, page)) = block.alloc(count) {
                 return Ok(Some(Run { group, table, page }));
             }
         }
@@ -297,7 +297,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         let prot = check_prot(prot)?;
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
         if list.len() <= MAX_PAGES
-            && let Some(run) = self.take(list.len() as u32 + 1)
+            && let Some(run) = self.alloc(list.len() as u32 + 1)
         {
             return self.map_run(run, list, prot);
         }
@@ -313,14 +313,14 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         caller: &'static Location<'static>,
     ) -> Result<VirtAddr, VmallocError> {
         #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
-        let taken = if list.len() <= MAX_PAGES { self.take_elsewhere(list.len() as u32 + 1)? } else { None };
-        match taken {
+        let run = if list.len() <= MAX_PAGES { self.alloc_elsewhere(list.len() as u32 + 1)? } else { None };
+        match run {
             Some(run) => self.map_run(run, list, prot),
             None => self.space.map_pages(list, VmFlags::MAP_RAM, prot, caller),
         }
     }
 
-    /// Maps pages at addresses that were taken for them.
+    /// Maps pages at addresses that were allocated for them.
     #[inline(always)]
     fn map_run(&self, run: Run<'_>, list: &[Page], prot: Prot) -> Result<VirtAddr, VmallocError> {
         let hal = self.space.hal();
@@ -359,7 +359,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
             hal.tables().do_unmap_pinned(run.table, first, list.len() as u64);
             let count = u32::try_from(list.len() + 1).unwrap_or(u32::MAX);
             if run.group.claim(run.page, count) {
-                run.group.give(run.page, count);
+                run.group.free(run.page, count);
             }
         })
     }
@@ -409,7 +409,7 @@ impl<'s, 'a, H: VmallocHal<'a>> RamBlocks<'s, 'a, H> {
         if let Some(table) = block.table.get() {
             self.space.hal().tables().do_unmap_pinned(table, Slot::wrapping(u64::from(page)), pages as u64);
         }
-        group.give(page, count);
+        group.free(page, count);
         Ok(())
     }
 

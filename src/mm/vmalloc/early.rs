@@ -57,7 +57,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let whole = self.descriptor(region)?;
         // Into an empty tree: it fits.
-        let _ = self.with_free(|free| free.give(whole));
+        let _ = self.with_free(|free| free.free(whole));
         for area in areas.into_iter().flatten() {
             let EarlyArea { range, flags, phys, caller } = area;
             let request = Request {
@@ -72,7 +72,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
                 self.with_free(|free| free.add_spare(spare));
             }
             // Early areas do not overlap, so each still lies in a gap.
-            let taken = self.with_free(|free| free.take(&request)).map_err(|_| VmapSetupError::NoDescriptor)?;
+            let taken = self.with_free(|free| free.alloc(&request)).map_err(|_| VmapSetupError::NoDescriptor)?;
             let taken = taken.ok_or(VmapSetupError::EarlyOutside(range))?;
             taken.begin(flags, Some(caller));
             let entered = self.publish(&layout, taken).map_err(|_| VmapSetupError::EarlyOutside(range))?;

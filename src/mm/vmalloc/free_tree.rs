@@ -24,10 +24,10 @@ pub(super) struct FreeSpace<'a> {
 /// Gaps that are checked under one hold of the lock.
 const LOOKS: usize = 64;
 
-/// Result of [`FreeSpace::take_unit`].
+/// Result of [`FreeSpace::alloc_unit`].
 pub(super) enum Unit<'a> {
-    /// A unit, taken.
-    Taken(Owned<'a, Area>),
+    /// A unit, allocated.
+    Found(Owned<'a, Area>),
     /// No unit below this address.
     After(u64),
     /// No unit.
@@ -55,13 +55,13 @@ impl<'a> FreeSpace<'a> {
         self.spare.push_front(descriptor);
     }
 
-    /// Takes the lowest fit out of its gap (Linux: `va_clip`). `Ok(None)` if nothing fits.
+    /// Allocates the lowest fit: it is cut out of its gap (Linux: `va_alloc`, `va_clip`). `Ok(None)` if nothing fits.
     ///
     /// # Errors
     ///
     /// [`NoSpare`], if descriptors are missing; nothing has changed.
     #[inline]
-    pub(super) fn take(&mut self, request: &Request) -> Result<Option<Owned<'a, Area>>, NoSpare> {
+    pub(super) fn alloc(&mut self, request: &Request) -> Result<Option<Owned<'a, Area>>, NoSpare> {
         let Some((gap, start)) = self.tree.lowest_fit(request) else { return Ok(None) };
         let gap = gap.node();
         let (gap_start, gap_end, end) = (gap.key(), gap.end(), start.wrapping_add(request.size));
@@ -106,12 +106,12 @@ impl<'a> FreeSpace<'a> {
         }
     }
 
-    /// Frees addresses, merged with the gaps that they touch.
+    /// Frees addresses, merged with the gaps that they touch (Linux: `merge_or_add_vmap_area`).
     ///
     /// # Errors
     ///
     /// Returns the area if some of it is free: the area, or the tree, is damaged.
-    pub(super) fn give(&mut self, area: Owned<'a, Area>) -> Result<(), (NotFree, Owned<'a, Area>)> {
+    pub(super) fn free(&mut self, area: Owned<'a, Area>) -> Result<(), (NotFree, Owned<'a, Area>)> {
         let (start, end) = (area.key(), area.end());
         let Entry::Vacant(place) = self.tree.entry(start) else { return Err((NotFree, area)) };
         let (prev, next) = (place.prev(), place.next());
@@ -144,9 +144,9 @@ impl<'a> FreeSpace<'a> {
         Ok(())
     }
 
-    /// Takes the lowest unit out of its gap that begins at `min` or above, below `end`, and is free as a whole: a multiple of
+    /// Allocates the lowest unit that begins at `min` or above, below `end`, and is free as a whole: a multiple of
     /// `large`, or else of `small`. It checks few gaps, so that the lock is not held for long.
-    pub(super) fn take_unit(&mut self, min: u64, end: u64, (small, large): (u64, u64)) -> Unit<'a> {
+    pub(super) fn alloc_unit(&mut self, min: u64, end: u64, (small, large): (u64, u64)) -> Unit<'a> {
         let mut at = min;
         let mut gap = self.tree.last_at_or_below(min).filter(|gap| gap.end() > min);
         if gap.is_none() {
@@ -160,9 +160,9 @@ impl<'a> FreeSpace<'a> {
             let size = if fits(large, start) { large } else { small };
             if fits(size, start) {
                 let exact = Request { size, align: size, granule: small, min: start, max: start.saturating_add(size) };
-                return match self.take(&exact) {
-                    Ok(Some(area)) => Unit::Taken(area),
-                    // Without a spare descriptor no unit can be taken.
+                return match self.alloc(&exact) {
+                    Ok(Some(area)) => Unit::Found(area),
+                    // Without a spare descriptor no unit can be cut out.
                     Ok(None) | Err(NoSpare) => Unit::None,
                 };
             }

@@ -1,9 +1,26 @@
-//! Freeing areas: at once, or in a purge that unmaps and invalidates many together.
+//! Freeing areas: at once, or in a purge that unmaps and invalidates many together, step by step.
+//!
+//! `vfree` of an area that may still be translated:
+//!
+//! | step | function | lock | interrupts | if it cannot |
+//! |---|---|---|---|---|
+//! | 1. out of the busy tree | `do_remove` | the node's | masked | [`AreaError`](super::AreaError) |
+//! | 2. 2 MiB or more, outside a handler: unmapped and flushed at once, then 6 | `retire` | none | as the caller has them | 3 |
+//! | 3. onto the lazy list of this CPU's node; the end, as long as few pages wait | `retire`, `retire_later` | the node's | masked | - |
+//! | 4. the list of the node, and the surplus of its pools, taken out | `purge_node` | the node's | masked | - |
+//! | 5. all of the list unmapped, and one invalidation | [`AreaHal::unmap_and_flush`] | none | as the caller has them | - |
+//! | 6. the pages freed | [`AreaHal::release`] | the page allocator's | as the caller has them | - |
+//! | 7. the addresses into a pool, by size | `purge_node`, `free_pooled` | the node's | masked | 8 |
+//! | 8. the addresses into the free tree, merged | `free_addresses` | the free tree's | masked | a damaged area is lost |
+//!
+//! In a handler step 3 goes on to 4 only if twice the limit waits: the rest is left to `purge_due`. An area that no CPU translates
+//! (`vunmap`, `iounmap`, a call that fails) begins with step 6: `do_recycle`. A purge for addresses (`purge_all`) goes through all
+//! nodes, and from 6 to 8.
 #![forbid(unsafe_code)]
 
 use super::layout::Layout;
-use super::node::VmapNode;
-use super::{Area, AreaHal, Removed, VmapSpace};
+use super::node::{Depth, VmapNode};
+use super::{Area, AreaHal, AreaRef, Removed, VmapSpace};
 use crate::addr::PMD_SIZE;
 use crate::ds::rbtree::{Chain, Owned};
 use crate::hal::Internal;
@@ -14,15 +31,6 @@ const AT_ONCE: u64 = PMD_SIZE;
 
 /// Areas that are handled under one hold of a lock.
 const BATCH: usize = 16;
-
-/// Extent of a purge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Depth {
-    /// Waiting areas, and those in the pools that nobody needed.
-    Lazy,
-    /// All areas in the pools too, so that gaps merge.
-    Full,
-}
 
 impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     /// Retires an area that may still be mapped and translated, with its pages. A purge frees them: this very call purges if
@@ -41,7 +49,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             return self.do_recycle(area);
         }
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
-        let waiting = self.with_node(index, |node| node.defer(area.into_inner()));
+        let waiting = self.with_node(index, |node| node.push_lazy(area.into_inner()));
         if waiting >= layout.lazy_share && (waiting >= 2 * layout.lazy_share || !self.hal.in_interrupt()) {
             self.purge_node(index, Depth::Lazy);
         }
@@ -52,7 +60,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     pub fn retire_later(&self, area: Removed<'a>) {
         let Some(layout) = self.layout.get() else { return };
         let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
-        let (before, _) = self.with_node(index, |node| (node.lazy_pages(), node.defer(area.into_inner())));
+        let (before, _) = self.with_node(index, |node| (node.lazy_pages(), node.push_lazy(area.into_inner())));
         if before >= 2 * layout.lazy_share {
             self.purge_node(index, Depth::Lazy);
         }
@@ -72,33 +80,6 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         worked
     }
 
-    /// [`Self::recycle`] for callers inside this crate, which own what they name or pass on their caller's promise.
-    #[inline]
-    pub(crate) fn do_recycle(&self, area: Removed<'a>) {
-        let Some(layout) = self.layout.get() else { return };
-        let area = area.into_inner();
-        if area.page_count() == 0 {
-            self.keep(layout, area);
-        } else {
-            self.release_and_keep(layout, area);
-        }
-    }
-
-    /// Keeps an area without pages in this CPU's pools.
-    #[inline(always)]
-    fn keep(&self, layout: &Layout, area: Owned<'a, Area>) {
-        let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
-        if let Some(surplus) = self.with_node(index, |node| node.keep(area)) {
-            self.give(surplus);
-        }
-    }
-
-    #[inline(never)]
-    fn release_and_keep(&self, layout: &Layout, area: Owned<'a, Area>) {
-        self.hal.release(Internal::CALL, area.take_pages());
-        self.keep(layout, area);
-    }
-
     /// Purges all waiting areas, on behalf of all CPUs, empties the pools, and frees tables that nothing needs any more. Any
     /// context; outside interrupt handlers it also waits for the purges of other CPUs.
     pub fn purge_all(&self) {
@@ -112,25 +93,11 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         self.purging.fetch_sub(1, Ordering::Release);
         // In a handler it may be a purge of this CPU that was interrupted.
         if !self.hal.in_interrupt() {
-            // Acquire pairs with the release of `purge_node`: areas that other CPUs gave back are visible.
+            // Acquire pairs with the release of `purge_node`: areas that other CPUs freed are visible.
             while self.purging.load(Ordering::Acquire) != 0 {
                 <H::Relax as crate::sync::LockHal>::relax();
             }
         }
-    }
-
-    /// Pages whose areas wait for a purge (for `meminfo`).
-    #[must_use]
-    pub fn lazy_pages(&self) -> u64 {
-        let nodes = self.layout.get().map_or(0, |layout| layout.nodes);
-        (0..nodes).map(|index| self.with_node(index, |node| node.lazy_pages())).sum()
-    }
-
-    /// Limit of pages that wait, on all CPUs together, before they are purged; twice that if all are freed by interrupt
-    /// handlers.
-    #[must_use]
-    pub fn lazy_max_pages(&self) -> u64 {
-        self.layout.get().map_or(0, |layout| layout.lazy_share * layout.nodes as u64)
     }
 
     /// Unmaps and invalidates the waiting areas of one node, then frees the pages, then the addresses.
@@ -138,7 +105,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
     fn purge_node(&self, index: usize, depth: Depth) {
         self.purging.fetch_add(1, Ordering::Relaxed);
         let (pages, mut lazy, mut surplus) =
-            self.with_node(index, |node| (node.lazy_pages(), node.take_lazy(), node.shrink(depth == Depth::Full)));
+            self.with_node(index, |node| (node.lazy_pages(), node.take_lazy(), node.drain_pools(depth)));
         if !lazy.is_empty() {
             self.hal.unmap_and_flush(Internal::CALL, &mut lazy.iter().map(Area::mapped), pages);
         }
@@ -159,7 +126,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             }
             self.with_node(index, |node| {
                 while let Some(area) = clean.pop_front() {
-                    if let Some(area) = node.keep(area) {
+                    if let Some(area) = node.push(area) {
                         surplus.push_back(area);
                     }
                 }
@@ -169,18 +136,68 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
             self.with_free(|free| {
                 for _ in 0..BATCH {
                     let Some(area) = surplus.pop_front() else { break };
-                    // An area that cannot be given back is damaged: losing it is safer.
-                    let _ = free.give(area);
+                    // An area that cannot be freed is damaged: losing it is safer.
+                    let _ = free.free(area);
                 }
             });
         }
         self.purging.fetch_sub(1, Ordering::Release);
     }
 
-    /// Returns addresses to the free tree.
+    /// [`Self::recycle`] for callers inside this crate, which own what they name or pass on their caller's promise.
+    #[inline]
+    pub(crate) fn do_recycle(&self, area: Removed<'a>) {
+        let Some(layout) = self.layout.get() else { return };
+        let area = area.into_inner();
+        if area.page_count() == 0 {
+            self.free_pooled(layout, area);
+        } else {
+            self.free_with_pages(layout, area);
+        }
+    }
+
+    /// Frees an area under construction in which nothing is mapped: the end of every call that fails after it has one.
+    #[cold]
+    pub(in crate::mm) fn cancel(&self, area: AreaRef<'a>) {
+        // The builder still owns it, so it exists.
+        if let Ok(removed) = self.abandon(area) {
+            self.do_recycle(removed);
+        }
+    }
+
+    /// Puts an area without pages into this CPU's pools, or what they have no room for into the free tree.
+    #[inline(always)]
+    fn free_pooled(&self, layout: &Layout, area: Owned<'a, Area>) {
+        let index = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
+        if let Some(surplus) = self.with_node(index, |node| node.push(area)) {
+            self.free_addresses(surplus);
+        }
+    }
+
     #[inline(never)]
-    pub(super) fn give(&self, area: Owned<'a, Area>) {
-        // An area that cannot be given back is damaged: losing it is safer.
-        let _ = self.with_free(|free| free.give(area));
+    fn free_with_pages(&self, layout: &Layout, area: Owned<'a, Area>) {
+        self.hal.release(Internal::CALL, area.take_pages());
+        self.free_pooled(layout, area);
+    }
+
+    /// Frees addresses for every size: into the free tree.
+    #[inline(never)]
+    pub(super) fn free_addresses(&self, area: Owned<'a, Area>) {
+        // An area that cannot be freed is damaged: losing it is safer.
+        let _ = self.with_free(|free| free.free(area));
+    }
+
+    /// Pages whose areas wait for a purge (for `meminfo`).
+    #[must_use]
+    pub fn lazy_pages(&self) -> u64 {
+        let nodes = self.layout.get().map_or(0, |layout| layout.nodes);
+        (0..nodes).map(|index| self.with_node(index, |node| node.lazy_pages())).sum()
+    }
+
+    /// Limit of pages that wait, on all CPUs together, before they are purged; twice that if all are freed by interrupt
+    /// handlers.
+    #[must_use]
+    pub fn lazy_max_pages(&self) -> u64 {
+        self.layout.get().map_or(0, |layout| layout.lazy_share * layout.nodes as u64)
     }
 }

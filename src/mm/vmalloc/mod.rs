@@ -22,6 +22,21 @@
 //! An area's descriptor goes with its address range through all of these. So freeing needs no memory: only an allocation that
 //! splits a gap does, and it reserves its descriptors before it begins.
 //!
+//! # Words
+//!
+//! | verb | what moves |
+//! |---|---|
+//! | alloc, free | addresses, out of the free tree or back into it; an area, for a caller; pages of a `vm_map_ram` block |
+//! | pop, push | an area without pages, out of a pool or into one |
+//! | publish, remove | an area, into the busy tree of its node or out of it |
+//! | retire | a removed area that may still be translated, onto a lazy list |
+//! | purge | the areas of lazy lists: unmapped, invalidated, their pages freed, their addresses into pools or the free tree |
+//! | recycle | a removed area that no CPU translates, into a pool or the free tree |
+//! | cancel | an area under construction that a failed call has made: removed and recycled |
+//! | claim | nothing: a complete area is under construction again, or a mapping of a block is its unmapper's alone |
+//! | adopt, disown | pages of a caller, into an area that frees them, or back |
+//! | release | the pages of an area that no CPU translates, to the page allocator ([`AreaHal::release`]) |
+//!
 //! # Locks and contexts
 //!
 //! The lock of the free tree and those of the nodes, with interrupts masked, one at a time (except in the check of the

@@ -18,6 +18,15 @@ const LARGE_AREAS: usize = 4;
 /// log2 of the bytes of addresses after which the next node follows: 64 KiB (Linux: `vmap_zone_size`).
 const STRIPE_SHIFT: u32 = PAGE_SHIFT + 4;
 
+/// Extent of a purge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Depth {
+    /// Waiting areas, and those in the pools that nobody needed.
+    Lazy,
+    /// All areas in the pools too, so that gaps merge.
+    Full,
+}
+
 /// Free areas of one size.
 pub(super) struct Pool<'a> {
     areas: Chain<'a, Area>,
@@ -32,7 +41,7 @@ impl<'a> Pool<'a> {
 
     /// An area at a multiple of `align`; only the first one is checked.
     #[inline]
-    fn take(&mut self, align: u64) -> Option<Owned<'a, Area>> {
+    fn pop(&mut self, align: u64) -> Option<Owned<'a, Area>> {
         if align > PAGE_SIZE && self.areas.first()?.key() & (align - 1) != 0 {
             return None;
         }
@@ -100,34 +109,34 @@ impl<'a> VmapNode<'a> {
         to_usize(cpu.get() as u64) & nodes.wrapping_sub(1) & (NODES - 1)
     }
 
-    /// A pooled area of exactly `bytes`.
+    /// Takes an area of exactly `bytes` out of its pool.
     #[inline]
-    pub(super) fn take(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
+    pub(super) fn pop(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
         match self.pools.get_mut(class(bytes)) {
-            Some(pool) => pool.take(align),
-            None => self.take_large(bytes, align),
+            Some(pool) => pool.pop(align),
+            None => self.pop_large(bytes, align),
         }
     }
 
-    fn take_large(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
+    fn pop_large(&mut self, bytes: u64, align: u64) -> Option<Owned<'a, Area>> {
         let fits = |area: &Area| area.size() == bytes && area.key() & align.wrapping_sub(1) == 0;
         self.large.iter_mut().find(|place| place.as_deref().is_some_and(fits))?.take()
     }
 
-    /// Keeps an area that no CPU translates. Returns an area for which there is no room, this one or another.
+    /// Puts an area that no CPU translates into its pool. Returns an area for which there is no room, this one or another.
     #[inline]
-    pub(super) fn keep(&mut self, area: Owned<'a, Area>) -> Option<Owned<'a, Area>> {
+    pub(super) fn push(&mut self, area: Owned<'a, Area>) -> Option<Owned<'a, Area>> {
         // INVARIANT: NODE-5.
         match self.pools.get_mut(class(area.size())) {
             Some(pool) => {
                 pool.areas.push_front(area);
                 None
             }
-            None => self.keep_large(area),
+            None => self.push_large(area),
         }
     }
 
-    fn keep_large(&mut self, area: Owned<'a, Area>) -> Option<Owned<'a, Area>> {
+    fn push_large(&mut self, area: Owned<'a, Area>) -> Option<Owned<'a, Area>> {
         if let Some(place) = self.large.iter_mut().find(|place| place.is_none()) {
             return place.replace(area);
         }
@@ -140,7 +149,7 @@ impl<'a> VmapNode<'a> {
 
     /// Adds an area that waits for the next purge. Returns the number of waiting pages.
     #[inline]
-    pub(super) fn defer(&mut self, area: Owned<'a, Area>) -> u64 {
+    pub(super) fn push_lazy(&mut self, area: Owned<'a, Area>) -> u64 {
         // INVARIANT: NODE-4.
         self.lazy_pages += area.mapped_pages();
         self.lazy.push_back(area);
@@ -164,16 +173,16 @@ impl<'a> VmapNode<'a> {
         &self.lazy
     }
 
-    /// Takes pooled areas that nobody needed since the last purge, or all of them.
-    pub(super) fn shrink(&mut self, all: bool) -> Chain<'a, Area> {
+    /// Takes pooled areas out: those that nobody needed since the last purge, or all of them.
+    pub(super) fn drain_pools(&mut self, depth: Depth) -> Chain<'a, Area> {
         let mut surplus = Chain::new();
         for pool in &mut self.pools {
-            if all {
+            if depth == Depth::Full {
                 surplus.append(&mut pool.areas);
             }
             pool.decay(&mut surplus);
         }
-        for area in self.large.iter_mut().filter(|_| all).filter_map(Option::take) {
+        for area in self.large.iter_mut().filter(|_| depth == Depth::Full).filter_map(Option::take) {
             surplus.push_back(area);
         }
         surplus

@@ -117,7 +117,7 @@ impl Blocks {
                 Err(error) => Err(error),
             };
             if let Err(error) = claimed {
-                Self::let_go(pages, list.get(..index).unwrap_or_default());
+                Self::disown(pages, list.get(..index).unwrap_or_default());
                 return Err(error);
             }
         }
@@ -131,7 +131,7 @@ impl Blocks {
 
     /// Returns pages that were just taken over to the caller.
     #[cold]
-    pub(super) fn let_go<H: PageHal>(pages: &PageAllocator<H>, list: &[Page]) {
+    pub(super) fn disown<H: PageHal>(pages: &PageAllocator<H>, list: &[Page]) {
         for page in list {
             // Claimed a moment ago.
             let _ = pages.do_disown(*page, Kind::Vmalloc);

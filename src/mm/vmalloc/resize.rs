@@ -20,7 +20,7 @@ pub enum Resized {
 impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// Resizes an area of [`VmapSpace::vmalloc`] to `size` bytes, as far as that is possible in place. Pages that are not
     /// needed any more are unmapped, invalidated and freed, in whole blocks; the addresses stay with the area, so that it can
-    /// grow again. More pages, and tables for them, come as `gfp` says. Meanwhile the area cannot be freed. Any context that
+    /// grow again. More pages, and tables for them, come as `gfp` says. A free of the area is refused meanwhile. Any context that
     /// `gfp` allows; the caller must make sure that nobody uses the pages that are freed.
     ///
     /// # Errors

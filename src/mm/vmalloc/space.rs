@@ -222,7 +222,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let own = VmapNode::of_cpu(self.hal.cpu(), layout.nodes);
         let take = || {
             let mut node = self.node(own).lock();
-            let area = node.take(size, align).ok_or(None)?;
+            let area = node.pop(size, align).ok_or(None)?;
             area.begin(flags, caller);
             let home = VmapNode::of_address(area.key(), layout.nodes);
             if home != own {
@@ -262,7 +262,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
         let mut purged = false;
         loop {
-            let refused = match self.take_from_tree(&fit, gfp) {
+            let refused = match self.alloc_with_spare(&fit, gfp) {
                 Ok(Some(area)) => return Ok(area),
                 Ok(None) => AreaError::Exhausted,
                 Err(error) => error,
@@ -276,22 +276,22 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         }
     }
 
-    /// Splits the area off a gap, when the reserve of descriptors is full or cannot be filled.
-    fn take_from_tree(&self, fit: &Request, gfp: Gfp) -> Result<Option<Owned<'a, Area>>, AreaError> {
+    /// Splits the area off a gap, when the reserve of spare descriptors is full or cannot be filled.
+    fn alloc_with_spare(&self, fit: &Request, gfp: Gfp) -> Result<Option<Owned<'a, Area>>, AreaError> {
         let mut fresh = None;
         loop {
-            let taken = self.with_free(|free| {
+            let found = self.with_free(|free| {
                 if let Some(descriptor) = fresh.take() {
                     free.add_spare(descriptor);
                 }
-                if free.is_short() { None } else { Some(free.take(fit)) }
+                if free.is_short() { None } else { Some(free.alloc(fit)) }
             });
-            if let Some(Ok(area)) = taken {
+            if let Some(Ok(area)) = found {
                 return Ok(area);
             }
             fresh = self.hal.descriptor(gfp);
             if fresh.is_none() {
-                return self.with_free(|free| free.take(fit)).map_err(|_| AreaError::NoDescriptor);
+                return self.with_free(|free| free.alloc(fit)).map_err(|_| AreaError::NoDescriptor);
             }
         }
     }

@@ -20,8 +20,8 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         let end = self.touched.swap(0, Ordering::Relaxed);
         let (mut at, mut kept) = (layout.region.start().get(), 0);
         while at < end {
-            at = match self.with_free(|free| free.take_unit(at, end, UNITS)) {
-                Unit::Taken(unit) => {
+            at = match self.with_free(|free| free.alloc_unit(at, end, UNITS)) {
+                Unit::Found(unit) => {
                     if unit.key() > at {
                         // Addresses up to here may have been in use.
                         kept = unit.key();
@@ -47,7 +47,7 @@ impl<'a, H: AreaHal<'a>> VmapSpace<'a, H> {
         if let Some(range) = VirtRange::from_size(VirtAddr::new(unit.key()), unit.size()) {
             self.hal.free_tables(Internal::CALL, range);
         }
-        self.give(unit);
+        self.free_addresses(unit);
         end
     }
 }

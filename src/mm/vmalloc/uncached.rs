@@ -38,20 +38,17 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
             caller: Some(Location::caller()),
         };
         let area = self.alloc(&request)?;
-        let give_up = |error: SetMemoryError| {
-            // The builder still owns it, so it exists.
-            if let Ok(removed) = self.abandon(area) {
-                self.do_recycle(removed);
-            }
+        let cancelled = |error: SetMemoryError| {
+            self.cancel(area);
             error
         };
         let carved = hal.change_live(&mut |policy| {
             // A split changes no permission, so a failure changes nothing.
             Ok(tables.do_carve(&hal.frames(TABLE_GFP), alias, policy)?)
         });
-        carved.map_err(give_up)?;
+        carved.map_err(cancelled)?;
         let frames = hal.frames(TABLE_GFP);
-        tables.do_unmap_and_flush(&frames, alias, UnmapFlags::empty()).map_err(|error| give_up(error.into()))?;
+        tables.do_unmap_and_flush(&frames, alias, UnmapFlags::empty()).map_err(|error| cancelled(error.into()))?;
         let uncached = Prot::kernel(Access::ReadWrite).with_memory(MemoryType::NonCacheable);
         let range = VirtRange::from_size(area.start(), block.size()).ok_or(PgtableError::OutsideSpace);
         let mapped = uncached
@@ -59,7 +56,7 @@ impl<'a, H: SetMemoryHal<'a>> VmapSpace<'a, H> {
             .and_then(|prot| tables.do_map(&frames, range?, block.start(), prot, MapFlags::REPLACE_TABLES));
         if let Err(error) = mapped {
             self.map_linear(alias, block, linear);
-            return Err(give_up(error.into()));
+            return Err(cancelled(error.into()));
         }
         area.set_phys(block.start());
         area.do_complete();

@@ -1,4 +1,17 @@
-//! Areas with mappings: `vmalloc`, `vfree`, `vmap`, `vunmap`.
+//! Areas with mappings: `vmalloc`, `vfree`, `vmap`, `vunmap`, step by step.
+//!
+//! | step | function | lock | interrupts | if it fails |
+//! |---|---|---|---|---|
+//! | 1. size, alignment, protection | `vmalloc`, `tagged` | none | as the caller has them | an error |
+//! | 2. an area of this size that this CPU has freed | `alloc_pooled` | the node's | masked | 3 |
+//! | 3. the lowest gap that fits, aligned for large leaves | `area_for`, `alloc_split` | the free tree's | masked | a purge of all that waits, and 3 again, once; with the caller's alignment, 2 again |
+//! | 4. into the busy tree, under construction | `publish` | the node's | masked | an error: damage |
+//! | 5. pages, the largest blocks that are free | `Blocks::alloc` | the page allocator's | as the caller has them | blocks freed, `cancel` |
+//! | 6. entries, and the tables for them | `map_blocks` | none | as the caller has them | `unmap`, blocks freed, `cancel` |
+//! | 7. the pages into the area, which `vfree` finds from now on | `do_complete` | none | as the caller has them | - |
+//!
+//! `vmap` has 1 to 4, holds the pages as it maps them (`map_held`) instead of 5 and 6, and ends with 7. `vfree` is the table of
+//! `lazy.rs`; `vunmap` unmaps at once, and recycles the area.
 #![forbid(unsafe_code)]
 
 use super::hal::TABLE_GFP;
@@ -107,13 +120,13 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let blocks = match Blocks::alloc(pages, count, request.gfp, start.get()) {
             Ok(blocks) => blocks,
             Err(error) => {
-                self.give_up(area);
+                self.cancel(area);
                 return Err(VmallocError::Pages(error));
             }
         };
         if let Err(error) = self.map_blocks(start, blocks, prot, request.flags, request.gfp) {
             blocks.free(pages);
-            self.give_up(area);
+            self.cancel(area);
             return Err(VmallocError::Tables(error));
         }
         // A new area has no pages.
@@ -175,15 +188,6 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
             let frames = self.hal().frames(TABLE_GFP);
             let unmapped = self.hal().tables().do_unmap_and_flush(&frames, range, UnmapFlags::empty());
             debug_assert!(unmapped.is_ok(), "an area can be unmapped: {unmapped:?}");
-        }
-    }
-
-    /// Frees an area in which nothing is mapped.
-    #[cold]
-    fn give_up(&self, area: AreaRef<'a>) {
-        // The builder still owns it, so it exists.
-        if let Ok(removed) = self.abandon(area) {
-            self.do_recycle(removed);
         }
     }
 
@@ -259,7 +263,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let start = area.start();
         let put = flags.contains(VmFlags::MAP_PUT_PAGES);
         if let Err(error) = if put { self.map_put(area, list, prot) } else { self.map_held(start, list, prot) } {
-            self.give_up(area);
+            self.cancel(area);
             return Err(error);
         }
         area.do_complete();
@@ -274,7 +278,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         let blocks = Blocks::adopt(hal.pages(), list, start.get()).map_err(VmallocError::BadPage)?;
         let frames = hal.frames(TABLE_GFP);
         let mapped = hal.tables().do_map_frames(&frames, start, list.iter().map(|page| map.pfn(*page)), prot);
-        mapped.map_err(VmallocError::Tables).inspect_err(|_| Blocks::let_go(hal.pages(), list))?;
+        mapped.map_err(VmallocError::Tables).inspect_err(|_| Blocks::disown(hal.pages(), list))?;
         let given = area.do_give_pages(blocks.into_pages());
         debug_assert!(given.is_ok(), "a new area has no pages");
         Ok(())

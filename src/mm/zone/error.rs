@@ -1,4 +1,4 @@
-//! Why a call of the page allocator was refused, and which invariant a check found broken.
+//! Reason why a call of the page allocator was refused, and which invariant a check found broken.
 #![forbid(unsafe_code)]
 
 use crate::addr::{Order, Pfn, PhysAddr, Tag, VirtAddr};
@@ -9,7 +9,7 @@ use crate::mm::page::PageState;
 use crate::mm::page::{Kind, Page};
 use core::fmt;
 
-/// Why pages could not be allocated. Nothing has changed then.
+/// Reason why pages could not be allocated. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum AllocError {
@@ -48,7 +48,7 @@ impl From<GfpError> for AllocError {
     }
 }
 
-/// Why pages were not freed, or a reference not taken. Nothing has changed then.
+/// Reason why pages were not freed, or a reference not taken. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FreeError {
@@ -158,7 +158,7 @@ impl fmt::Display for FreeError {
 
 impl core::error::Error for FreeError {}
 
-/// Why a contiguous range could not be had. All pages are as before then.
+/// Reason why a contiguous range could not be had. All pages are as before then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ContigError {
@@ -194,7 +194,7 @@ impl From<GfpError> for ContigError {
     }
 }
 
-/// Why memory could not become a page allocator's.
+/// Reason why memory could not become a page allocator's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SetupError {

@@ -1,6 +1,6 @@
 //! The machine trait of the page allocator.
 
-use super::{CpuPages, Pressure, scrub};
+use super::{CpuPages, Pressure, contents};
 use crate::addr::{Order, Pfn, PhysAddr, PhysRange, VirtAddr, VirtRange};
 use crate::hal::Internal;
 use crate::hal::cpu::{Interrupts, PerCpu};
@@ -92,7 +92,7 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
 
     /// Somebody wrote to memory that was free: `found` is what the byte at `at` holds, the first of those that changed.
     fn overwritten(&self, at: PhysAddr, found: u8) {
-        scrub::report_overwritten(at, found);
+        contents::report_overwritten(at, found);
     }
 
     /// The tags of memory, if the machine has them and they are on.

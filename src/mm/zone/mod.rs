@@ -14,76 +14,93 @@
 //! The use of a block stands in the descriptor of its first page ([`crate::mm::page`]); there is no other record,
 //! and no allocation behind an allocation.
 //!
+//! # Layers
+//!
+//! From the ground up: a folder imports from those above it in the table, from `hal.rs`, `pressure.rs` and `error.rs`.
+//!
+//! | folder | what lives there |
+//! |---|---|
+//! | `blocks` | the free blocks of a zone behind its lock: lists, buddy system, watermarks |
+//! | `pcp` | the lists of one CPU |
+//! | `contents` | what pages hold when they change hands |
+//! | `contiguous` | many pages in a row: isolation, migration, contiguous areas |
+//! | `setup` | how memory becomes the allocator's |
+//! | `calls` | allocation, free, owners |
+//! | `reclaim` | what frees memory when it is short |
+//! | `views` | check, census, reports |
+//!
+//! # Words
+//!
+//! | verb | what moves |
+//! |---|---|
+//! | alloc, free | a block, out of the free lists of a zone or into them; for a caller, by way of a list of its CPU |
+//! | pop, push | blocks, off a list or reserve of this CPU or onto it |
+//! | refill | blocks, into an empty list: from its reserve, or from the zone |
+//! | drain | blocks, out of lists and reserves into their zones |
+//! | expand | the halves of a block that is larger than wanted, into the free lists |
+//! | claim | nothing: the state of a block is changed so that it is the caller's alone |
+//! | isolate | page blocks, out of reach of allocations, while a range is emptied |
+//! | reserve, unreserve | page blocks, for atomic allocations of high order, and back |
+//!
+//! # Switches that make calls take the slow path
+//!
+//! | of | switch | set |
+//! |---|---|---|
+//! | a call | `COLD`, and a right to wait where waiting is not legal | by the caller |
+//! | a block | a state for which `PageState::plain_list` has no list | by its owners: claims, references, memory type, account |
+//! | a list of a CPU | a room of 0: what the fast path sees of the allocator's switches | when the CPU drains (`apply_limits`) |
+//! | a zone | `short`: no reserve takes more of its pages | by a request that it had too little for; off by the next refill |
+//! | the allocator | `careful` | by fault injection and [`Scrub`] |
+//! | the allocator | `awaited` | while an allocation waits for a free |
+//!
 //! # Locks and contexts
 //!
 //! A CPU's lists are its own, and used with interrupts masked. Each zone has a lock, taken with interrupts masked, and
 //! never two at a time. No lock is held while a method of [`Pressure`] runs. So allocating without the right to wait, and
 //! freeing, are allowed everywhere: in interrupt handlers, with locks held, on any CPU.
 
-mod alloc;
-mod buddy;
-mod bulk;
-mod census;
-mod check;
-mod cma;
-mod contig;
-mod drain;
-mod error;
-mod fallback;
-mod free;
-mod free_area;
-mod free_reserved;
-mod hal;
-mod handoff;
-mod limits;
-mod might_sleep;
-mod migrate;
-mod owner;
-mod pageblock;
-mod pcp;
-mod pcp_lists;
-mod pcp_reserve;
-mod pressure;
-mod raw_calls;
-mod reclaim;
-mod report;
-mod scrub;
-mod scrubbing;
-mod sizes;
-mod tags;
-mod traffic;
-mod watermark;
-#[expect(clippy::module_inception, reason = "the zone itself, in the folder of all that zones need")]
-mod zone;
+mod blocks;
 
-pub use bulk::PageBatch;
-pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
-pub use cma::{CmaArea, CmaUsage};
+mod pcp;
+
+mod error;
+mod hal;
+mod pressure;
+
+mod contents;
+mod contiguous;
+
+mod setup;
+
+mod calls;
+mod reclaim;
+
+mod views;
+
+pub use blocks::{Mark, WatermarkTuning, Watermarks, ZoneEvents};
+pub use calls::{PageBatch, SleepsInAtomic};
+pub use contents::{PAGE_POISON, Scrub};
+pub use contiguous::{CmaArea, CmaUsage, Mover};
 pub use error::{AllocError, ContigError, FreeError, SetupError, ZoneBroken};
 pub use hal::PageHal;
-pub use handoff::Handed;
-pub use limits::ZoneLimits;
-pub use might_sleep::SleepsInAtomic;
-pub use migrate::Mover;
-pub use pcp::CpuPages;
+pub use pcp::{CpuPages, Traffic};
 pub use pressure::{Pressure, Relief, Shortage};
 pub use reclaim::{
     Balanced, MemReport, Notes, OomHook, OomReport, Purge, REGISTRY_PLACES, Reclaim, ReclaimEvents, ReclaimHal,
     Registration, Registry, RegistryError, Scanned, Shrinker, scoped_gfp,
 };
-pub use report::{BuddyInfo, FreeBlocks, MemInfo, PageTypeInfo, ZoneInfo, ZoneSnapshot};
-pub use scrub::{PAGE_POISON, Scrub};
-pub use traffic::Traffic;
-pub use watermark::{Mark, WatermarkTuning, Watermarks};
-pub use zone::ZoneEvents;
+pub use setup::{Handed, ZoneLimits};
+pub use views::{
+    BuddyInfo, Census, FreeBlocks, MemInfo, Miscount, PageTypeInfo, Stock, Usage, ZoneCensus, ZoneInfo, ZoneSnapshot,
+};
 
 use crate::addr::Order;
 use crate::gfp::{Mobility, ZoneType};
 use crate::mm::page::{Page, ZoneId};
 use crate::sync::Once;
 use crate::sync::{OrderedLock, class};
+use blocks::Zone;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use zone::Zone;
 
 /// Blocks that move between a list and its zone at once, at most.
 const PCP_BATCH_MAX: u32 = 64;

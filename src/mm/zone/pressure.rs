@@ -1,7 +1,7 @@
 //! Shortage of memory: the interface between the page allocator and the code that frees memory for it.
 #![forbid(unsafe_code)]
 
-use super::watermark::Reach;
+use super::blocks::Reach;
 use crate::addr::Order;
 use crate::gfp::{Gfp, ZoneType};
 

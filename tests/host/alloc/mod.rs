@@ -6,11 +6,14 @@ mod kbox;
 mod kvec;
 mod kvec_model;
 mod size;
+mod system;
+
+pub(crate) use system::{TheSystem, resize_elsewhere};
 
 use quarry::gfp::Gfp;
-use quarry::mm::alloc::{Allocator, KBox, KVec, Stateless};
+use quarry::mm::alloc::{Allocator, KBox, KVec};
 use quarry::mm::slab::SlabAllocError;
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
@@ -63,7 +66,6 @@ struct Audited<'l>(&'l Ledger);
 // SAFETY: blocks of the system's allocator.
 unsafe impl Allocator for Audited<'_> {
     fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
-        assert_ne!(layout.size(), 0, "nothing was asked for");
         self.0.waited.set(self.0.waited.get() + usize::from(gfp.contains(Gfp::DIRECT_RECLAIM)));
         match self.0.left.get() {
             Some(0) => return Err(SlabAllocError::OutOfMemory),
@@ -72,16 +74,12 @@ unsafe impl Allocator for Audited<'_> {
         if self.0.limit.get().is_some_and(|limit| layout.size() > limit) {
             return Err(SlabAllocError::TooLarge);
         }
-        let get = if gfp.contains(Gfp::ZERO) { alloc_zeroed } else { alloc };
-        // SAFETY: not empty.
-        let block = unsafe { get(layout) };
-        let block = NonNull::new(block).ok_or(SlabAllocError::OutOfMemory)?;
+        let block = TheSystem.allocate(layout, gfp)?;
         self.0.made.set(self.0.made.get() + 1);
         assert_eq!(self.0.live.borrow_mut().insert(block.addr().get(), layout), None);
         Ok(block)
     }
 
-    // Always elsewhere, so that nobody relies on the old place.
     unsafe fn resize(
         &self,
         block: NonNull<u8>,
@@ -89,53 +87,14 @@ unsafe impl Allocator for Audited<'_> {
         new: Layout,
         gfp: Gfp,
     ) -> Result<NonNull<u8>, SlabAllocError> {
-        let moved = self.allocate(new, gfp)?;
-        // SAFETY: both are as large.
-        unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
         // SAFETY: `Allocator::resize`: the block has the layout `old`, and is not used after the move.
-        unsafe { self.free(block, old) };
-        Ok(moved)
+        unsafe { resize_elsewhere(self, block, old, new, gfp) }
     }
 
     unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
         assert_eq!(self.0.live.borrow_mut().remove(&block.addr().get()), Some(layout), "not what was given out");
         // SAFETY: given out with this layout.
-        unsafe { dealloc(block.as_ptr(), layout) };
-    }
-}
-
-/// The system's allocator, of which there is one.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct TheSystem;
-
-impl Stateless for TheSystem {
-    const THE: Self = Self;
-}
-
-// SAFETY: blocks of the system's allocator.
-unsafe impl Allocator for TheSystem {
-    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
-        Audited(&Ledger::default()).allocate(layout, gfp)
-    }
-
-    unsafe fn resize(
-        &self,
-        block: NonNull<u8>,
-        old: Layout,
-        new: Layout,
-        gfp: Gfp,
-    ) -> Result<NonNull<u8>, SlabAllocError> {
-        let moved = self.allocate(new, gfp)?;
-        // SAFETY: both are as large.
-        unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
-        // SAFETY: `Allocator::resize`: the block has the layout `old`, and is not used after the move.
-        unsafe { self.free(block, old) };
-        Ok(moved)
-    }
-
-    unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: given out with this layout.
-        unsafe { dealloc(block.as_ptr(), layout) };
+        unsafe { TheSystem.free(block, layout) };
     }
 }
 

@@ -1,6 +1,7 @@
 //! The checks of DMA are worth something only if they fail: each invariant, broken by hand.
 
 use super::machine::{BUS, MIB, Machine, device, on_a_machine, on_a_machine_with, ram, with_buffer};
+use crate::alloc::{TheSystem, resize_elsewhere};
 use crate::vmalloc::kernel::RAM;
 use quarry::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange};
 use quarry::gfp::Gfp;
@@ -160,9 +161,8 @@ impl Stateless for Noted {
 
 // SAFETY: blocks of the system's allocator.
 unsafe impl Allocator for Noted {
-    fn allocate(&self, layout: Layout, _: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
-        // SAFETY: rows are not empty.
-        let block = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).unwrap();
+    fn allocate(&self, layout: Layout, gfp: Gfp) -> Result<NonNull<u8>, SlabAllocError> {
+        let block = TheSystem.allocate(layout, gfp | Gfp::ZERO)?;
         BLOCKS.with_borrow_mut(|blocks| blocks.push((block, layout)));
         Ok(block)
     }
@@ -174,18 +174,14 @@ unsafe impl Allocator for Noted {
         new: Layout,
         gfp: Gfp,
     ) -> Result<NonNull<u8>, SlabAllocError> {
-        let moved = self.allocate(new, gfp)?;
-        // SAFETY: both are as large.
-        unsafe { moved.copy_from_nonoverlapping(block, old.size().min(new.size())) };
         // SAFETY: `Allocator::resize`: the block has the layout `old`, and is not used after the move.
-        unsafe { self.free(block, old) };
-        Ok(moved)
+        unsafe { resize_elsewhere(self, block, old, new, gfp) }
     }
 
     unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
         BLOCKS.with_borrow_mut(|blocks| blocks.retain(|(other, _)| *other != block));
         // SAFETY: given out with this layout.
-        unsafe { std::alloc::dealloc(block.as_ptr(), layout) };
+        unsafe { TheSystem.free(block, layout) };
     }
 }
 

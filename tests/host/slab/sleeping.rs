@@ -93,7 +93,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
         let destroy = DestroyError::Atomic(refusal("SlabAllocator::destroy"));
         // The phrase of a call that only forwards is that of its target.
         let calls: [(&[&str], &dyn Fn()); 10] = [
-            (&["mm/slab/registry.rs create", "mm/alloc/kmem.rs create", "global/slab.rs create"], &|| {
+            (&["mm/slab/calls/registry.rs create", "mm/alloc/kmem.rs create", "global/slab.rs create"], &|| {
                 assert_eq!(slabs.create(&spec("none", 64)).map(|_| ()).unwrap_err(), create);
             }),
             (&["mm/alloc/cache.rs create", "mm/alloc/cache.rs create_in"], &|| {
@@ -104,7 +104,7 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
                 let none = ConstructedCache::<Value, _>::create_in("none", SlabFlags::empty(), slabs);
                 assert_eq!(none.map(|_| ()).unwrap_err(), create);
             }),
-            (&["mm/slab/registry.rs destroy", "mm/alloc/kmem.rs destroy", "global/slab.rs destroy"], &|| {
+            (&["mm/slab/calls/registry.rs destroy", "mm/alloc/kmem.rs destroy", "global/slab.rs destroy"], &|| {
                 let (back, why) = slabs.destroy(cache.take().unwrap()).unwrap_err();
                 assert_eq!(why, destroy);
                 cache.replace(Some(back));
@@ -117,16 +117,16 @@ fn what_may_sleep_refuses_in_atomic_context_before_it_changes_anything() {
                 assert_eq!(why, destroy);
                 made.replace(Some(back));
             }),
-            (&["mm/slab/shrink.rs shrink", "global/slab.rs shrink"], &|| {
+            (&["mm/slab/depot/shrink.rs shrink", "global/slab.rs shrink"], &|| {
                 assert!(!slabs.shrink(cache.borrow().as_ref().unwrap().cache()));
             }),
-            (&["mm/slab/shrink.rs shrink_all"], &|| assert!(!slabs.shrink_all())),
-            (&["mm/slab/registry.rs for_each"], &|| {
+            (&["mm/slab/depot/shrink.rs shrink_all"], &|| assert!(!slabs.shrink_all())),
+            (&["mm/slab/calls/registry.rs for_each"], &|| {
                 let refused = slabs.for_each(|cache| panic!("{}", cache.name()));
                 assert_eq!(refused, Err(refusal("SlabAllocator::for_each")));
             }),
-            (&["mm/slab/check.rs check"], &|| assert_eq!(slabs.check().unwrap_err().tag, "CONTEXT")),
-            (&["mm/slab/slabinfo.rs slabinfo"], &|| {
+            (&["mm/slab/views/check.rs check"], &|| assert_eq!(slabs.check().unwrap_err().tag, "CONTEXT")),
+            (&["mm/slab/views/slabinfo.rs slabinfo"], &|| {
                 let lines = slabs.slabinfo().to_string();
                 assert_eq!(
                     lines.lines().nth(2),

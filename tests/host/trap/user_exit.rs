@@ -1,4 +1,4 @@
-//! Why a process came back, by its syndrome.
+//! Reason why a process came back, by its syndrome.
 
 use quarry::addr::VirtAddr;
 use quarry::arch::aarch64::esr::Esr;

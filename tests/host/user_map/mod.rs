@@ -5,6 +5,7 @@ mod calls;
 mod gaps;
 mod histories;
 mod layouts;
+mod page_model;
 mod text;
 mod world;
 

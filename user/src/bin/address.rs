@@ -2,14 +2,14 @@
 #![no_std]
 #![no_main]
 
-use quarry_user::call::{self, Ended, READ, WRITE};
-use quarry_user::{Arguments, println};
+use quarry_user::call::{self, READ, WRITE};
+use quarry_user::{Arguments, children, println};
 
 quarry_user::program!(main);
 
 const AT: usize = 0x5000_0000;
 const WORDS: usize = 16 * 512;
-const CHILDREN: u64 = 4;
+const CHILDREN: u8 = 4;
 
 fn word(at: *mut u64, number: usize) -> *mut u64 {
     at.wrapping_add(number)
@@ -32,37 +32,20 @@ fn main(_: Arguments) -> i32 {
     let Ok(at) = (unsafe { call::mmap_fixed(AT, WORDS * 8, READ | WRITE) }) else { return 1 };
     let at = at.cast::<u64>();
     fill(at, 1000);
-    for number in 1..=CHILDREN {
-        match call::fork() {
-            Ok(0) => {
-                assert!(holds(at, 1000), "a child begins with what its parent had");
-                for round in 0..20 {
-                    let value = number << 32 | round;
-                    fill(at, value);
-                    call::sched_yield();
-                    assert!(holds(at, value), "child {number} finds what it wrote");
-                }
-                return number as i32;
-            }
-            Ok(_) => {}
-            Err(error) => {
-                println!("fork: {error:?}");
-                return 2;
-            }
+    let rewrite = |child: u8| {
+        assert!(holds(at, 1000), "a child begins with what its parent had");
+        for round in 0..20 {
+            let value = u64::from(child) << 32 | round;
+            fill(at, value);
+            call::sched_yield();
+            assert!(holds(at, value), "child {child} finds what it wrote");
         }
+    };
+    let unchanged = || assert!(holds(at, 1000), "the parent keeps its own");
+    if let Err(status) = children::run(CHILDREN, rewrite, unchanged) {
+        return status;
     }
-    let mut sum = 0;
-    for _ in 0..CHILDREN {
-        assert!(holds(at, 1000), "the parent keeps its own");
-        match call::wait(None) {
-            Ok((_, Ended::Exited(number))) => sum += number,
-            other => {
-                println!("a child: {other:?}");
-                return 3;
-            }
-        }
-    }
-    assert!(holds(at, 1000) && sum == 10);
+    unchanged();
     println!("one address, {} contents", CHILDREN + 1);
     0
 }

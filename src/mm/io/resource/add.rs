@@ -46,7 +46,7 @@ impl<'a> ResourceTree<'a> {
             None => self.slots.get(parent).map_or(Link::NONE, |slot| slot.child),
         };
         let what = (request.span, request.name, flags);
-        let taken = self.slots.take(what, (parent, before, sibling));
+        let taken = self.slots.alloc(what, (parent, before, sibling));
         let (link, generation) = taken.ok_or(ResourceError::NoMemory)?;
         // INVARIANT: RES-1 and RES-2 by the caller's search, RES-3 by this.
         self.join(parent, before, link);
@@ -140,7 +140,7 @@ impl<'a> ResourceTree<'a> {
         let behind = self.slots.get(last).map_or(Link::NONE, |slot| slot.sibling);
         let before = self.slots.get(first).map_or(Link::NONE, |slot| slot.before);
         let what = (span, request.name, request.flags);
-        let taken = self.slots.take(what, (parent, before, behind));
+        let taken = self.slots.alloc(what, (parent, before, behind));
         let (link, generation) = taken.ok_or(ResourceError::NoMemory)?;
         // INVARIANT: RES-1 and RES-2: all that it overlaps lies in it. RES-3 by the rest of this.
         self.join(parent, before, link);

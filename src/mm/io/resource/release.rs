@@ -46,7 +46,7 @@ impl<'a> ResourceTree<'a> {
         }
         self.join(parent, before, first);
         self.join(parent, last, behind);
-        self.slots.give_back(link);
+        self.slots.free(link);
         Ok(())
     }
 
@@ -56,7 +56,7 @@ impl<'a> ResourceTree<'a> {
         let Some(slot) = self.slots.inner(link) else { return };
         let (before, behind) = (slot.before, slot.sibling);
         self.join(parent, before, behind);
-        self.slots.give_back(link);
+        self.slots.free(link);
     }
 
     /// Releases a range that [`ResourceTree::request_region`] has entered inside `parent`, by its addresses (Linux:

@@ -161,9 +161,9 @@ impl<'a> Slots<'a> {
         self.drawn
     }
 
-    /// Takes a free record for a range: in no index yet, and with nothing inside. Returns it with its generation.
+    /// Allocates a record for a range: in no index yet, and with nothing inside. Returns it with its generation.
     #[inline(always)]
-    pub(super) fn take(
+    pub(super) fn alloc(
         &mut self,
         (span, name, flags): (Span, &'a str, ResourceFlags),
         (parent, before, sibling): (Link, Link, Link),
@@ -181,7 +181,7 @@ impl<'a> Slots<'a> {
 
     /// Frees a record to which nothing points any more.
     #[inline(always)]
-    pub(super) fn give_back(&mut self, link: Link) {
+    pub(super) fn free(&mut self, link: Link) {
         if let Some(slot) = self.rows.get_mut(link.0) {
             slot.generation = slot.generation.wrapping_add(1);
             slot.sibling = self.free;

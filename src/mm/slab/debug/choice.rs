@@ -1,7 +1,7 @@
 //! Which caches are debugged, and how: the boot argument `slub_debug=FLAGS,NAME,NAME*;FLAGS,NAME;FLAGS`.
 #![forbid(unsafe_code)]
 
-use super::super::flags::SlabFlags;
+use super::super::object::SlabFlags;
 
 /// Text of the boot argument. It is parsed again for every cache that is made, which is seldom.
 #[derive(Clone, Copy, Debug)]

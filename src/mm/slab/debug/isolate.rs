@@ -2,10 +2,9 @@
 //! them back when it is destroyed.
 #![forbid(unsafe_code)]
 
-use super::super::cache::Cache;
-use super::super::node::{Chain, Node};
+use super::super::cache::{Cache, Chain, Node};
 use super::super::object::Object;
-use super::super::word::{Book, NIL};
+use super::super::words::{Book, NIL};
 use super::super::{SlabAllocator, SlabHal};
 use super::pattern::byte_at;
 use crate::addr::VirtAddr;

@@ -18,12 +18,9 @@ mod validate;
 pub(super) use choice::DebugChoice;
 pub use findings::Findings;
 
-use super::cache::Cache;
-use super::flags::SlabFlags;
-use super::object::Object;
-use super::random::below;
-use super::slab::{Place, Slab};
-use super::word::{Book, NIL};
+use super::cache::{Cache, Place, Slab};
+use super::object::{Object, SlabFlags, below};
+use super::words::{Book, NIL};
 use super::{SlabAllocator, SlabHal};
 use crate::addr::{Order, VirtAddr};
 use pattern::{State, fill, tail_stretch};

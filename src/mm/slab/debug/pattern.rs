@@ -3,9 +3,7 @@
 
 use super::super::cache::Cache;
 use super::super::error::Misuse;
-use super::super::flags::SlabFlags;
-use super::super::object::Object;
-use super::super::shape::{Shape, WORD};
+use super::super::object::{Object, Shape, SlabFlags, WORD};
 use super::super::{SlabAllocator, SlabHal};
 use super::findings::Findings;
 use crate::addr::VirtAddr;

@@ -2,12 +2,10 @@
 //! and the bytes around it.
 #![forbid(unsafe_code)]
 
-use super::super::cache::Cache;
+use super::super::cache::{Cache, Place};
 use super::super::error::{InUse, Misuse};
-use super::super::object::Object;
-use super::super::shape::WORD;
-use super::super::slab::Place;
-use super::super::word::{Book, NIL};
+use super::super::object::{Object, WORD};
+use super::super::words::{Book, NIL};
 use super::super::{SlabAllocator, SlabHal};
 use super::pattern::byte_at;
 use super::track::{Event, Track};

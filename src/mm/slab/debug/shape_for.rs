@@ -2,8 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::super::error::CreateError;
-use super::super::flags::SlabFlags;
-use super::super::shape::Shape;
+use super::super::object::{Shape, SlabFlags};
 use super::super::{SlabAllocator, SlabHal};
 use super::choice::Wanted;
 

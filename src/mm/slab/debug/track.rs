@@ -2,8 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::super::SlabHal;
-use super::super::object::Object;
-use super::super::shape::{Shape, TRACK, WORD};
+use super::super::object::{Object, Shape, TRACK, WORD};
 use crate::addr::VirtAddr;
 
 /// Call that is recorded.

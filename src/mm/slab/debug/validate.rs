@@ -2,14 +2,10 @@
 //! whose value is known. Errors are reported and repaired.
 #![forbid(unsafe_code)]
 
-use super::super::cache::Cache;
+use super::super::cache::{Cache, Node, Slab};
 use super::super::error::Misuse;
-use super::super::flags::SlabFlags;
-use super::super::node::Node;
-use super::super::object::Object;
-use super::super::shape::WORD;
-use super::super::slab::Slab;
-use super::super::word::{Book, NIL, SlabWord};
+use super::super::object::{Object, SlabFlags, WORD};
+use super::super::words::{Book, NIL, SlabWord};
 use super::super::{SlabAllocator, SlabHal};
 use super::findings::Findings;
 use super::pattern::{State, byte_at, tail_stretch};

@@ -1,4 +1,4 @@
-//! Why memory of a process could not be accessed.
+//! Reason why memory of a process could not be accessed.
 
 use core::fmt;
 

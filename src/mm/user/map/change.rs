@@ -25,7 +25,7 @@ struct Plan<'a> {
     last: &'a Record<'a>,
     /// One past what is changed.
     upto: u64,
-    /// Why it is not the whole range.
+    /// Reason why it is not the whole range.
     refused: Option<MapError>,
 }
 

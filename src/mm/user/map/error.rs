@@ -1,11 +1,11 @@
-//! Why a call on a map of areas was refused.
+//! Reason why a call on a map of areas was refused.
 #![forbid(unsafe_code)]
 
 use super::VmFlags;
 use crate::addr::{UserAddr, UserRange};
 use core::fmt;
 
-/// Why a call was refused. The map is as it was then, but where the call's own documentation says otherwise.
+/// Reason why a call was refused. The map is as it was then, but where the call's own documentation says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum MapError {

@@ -100,7 +100,7 @@ impl FilePage {
     }
 }
 
-/// Why an object gives no page for a fault.
+/// Reason why an object gives no page for a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoFilePage {
     /// It has nothing there: the process gets SIGBUS.

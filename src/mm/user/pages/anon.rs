@@ -115,7 +115,7 @@ impl<H: UserHal> UserPages<H> {
 
     /// Brings in every page of `range`, part of an area, that is not there (Linux: `MAP_POPULATE`, `mm_populate`): zeroed
     /// ones, or the zero page where the area is private and read-only. Pages that are there stay as they are. May sleep if
-    /// `gfp` says so. Cost: zeroing, and some thirty instructions a page.
+    /// `gfp` says so. Cost: zeroing, and about thirty instructions a page.
     ///
     /// # Errors
     ///

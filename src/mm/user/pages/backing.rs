@@ -45,7 +45,7 @@ impl Backing {
     /// 2 MiB.
     pub const BLOCK: Order = order(9);
 
-    /// A private area that comes page by page.
+    /// A private area whose pages are allocated one by one.
     #[must_use]
     pub const fn private(range: VirtRange, access: Access) -> Self {
         Self { range, access, sharing: Sharing::Private, largest: Order::ZERO }

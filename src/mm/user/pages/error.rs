@@ -1,4 +1,4 @@
-//! Why an access or a change was refused.
+//! Reason why an access or a change was refused.
 
 use crate::addr::{Pfn, VirtAddr};
 use crate::hal::frame::NoFrame;
@@ -7,7 +7,7 @@ use crate::mm::pgtable::PgtableError;
 use crate::mm::zone::AllocError;
 use core::fmt;
 
-/// Why a fault cannot be resolved. The tables are as before.
+/// Reason why a fault cannot be resolved. The tables are as before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum FaultError {
@@ -50,7 +50,7 @@ impl From<NoFrame> for FaultError {
     }
 }
 
-/// Why a change of a range was refused. Unless the call says otherwise, nothing has changed.
+/// Reason why a change of a range was refused. Unless the call says otherwise, nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PagesError {

@@ -13,7 +13,7 @@ use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
 use crate::mm::pgtable::Table;
 
-/// Why a fault cannot go on under the lock.
+/// Reason why a fault cannot go on under the lock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Need {
     /// Tables down to the entries of this level.

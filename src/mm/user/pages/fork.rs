@@ -41,7 +41,7 @@ impl<H: UserHal> UserPages<H> {
     /// ranges become read-only on both sides and are copied by the first writer; pages of shared ranges, and memory of
     /// drivers, stay as they are. A pinned page is copied for the child at once: the device goes on with the parent's. When
     /// it returns, whatever it returns, no CPU has a writable translation of what has become read-only. May sleep if `gfp`
-    /// says so. Cost: some twenty instructions a page, one flush; ranges by rising address are the usual case, any others cost two
+    /// says so. Cost: about twenty instructions a page, one flush; ranges by rising address are the usual case, any others cost two
     /// more.
     ///
     /// # Errors
@@ -338,7 +338,7 @@ impl<H: UserHal> UserPages<H> {
     }
 }
 
-/// Why the child gets no reference.
+/// Reason why the child gets no reference.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Unshared {
     /// The page is pinned: to be copied.

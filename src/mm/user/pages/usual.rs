@@ -109,7 +109,7 @@ impl<H: UserHal> UserPages<H> {
         Some(if state.references() == 1 { Plan::Reuse } else { Plan::Copy })
     }
 
-    /// A write to a page of a writable area that comes page by page. `None` if it is no usual case.
+    /// Resolves a write fault in a writable area whose pages are allocated one by one. `None` if it is no usual case.
     ///
     /// The next such fault of the space probably needs what the last one needed: so its page is there before the lock is
     /// taken, and the usual case looks once. A wrong guess costs a second look, and the page that nobody needs.
@@ -287,7 +287,7 @@ impl<H: UserHal> UserPages<H> {
         self.count_dropped(dropped);
     }
 
-    /// A read of a page of a private area where nothing is, whose table is there. `None` if it is no usual case.
+    /// Resolves a read fault in a private area where nothing is mapped and the table exists. `None` if it is no usual case.
     #[inline(never)]
     pub(super) fn fault_read(&self, at: VirtAddr, area: &Backing) -> Option<Handled> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());

@@ -2,7 +2,7 @@
 //! (Linux: `kswapd`).
 #![forbid(unsafe_code)]
 
-use super::super::watermark::Mark;
+use super::super::blocks::Mark;
 use super::shrinker::DEF_PRIORITY;
 use super::{PageAllocator, Reclaim, ReclaimHal, count};
 use crate::addr::Order;

@@ -1,7 +1,7 @@
 //! The last resort: a hook of the kernel that may free something big, and the report that it gets.
 #![forbid(unsafe_code)]
 
-use super::super::watermark::Mark;
+use super::super::blocks::Mark;
 use super::super::{PageAllocator, PageHal, Relief, Shortage};
 use super::direct::COSTLY_ORDER;
 use super::{Reclaim, ReclaimHal, count};

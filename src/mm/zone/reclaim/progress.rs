@@ -1,7 +1,7 @@
 //! Whether reclaim got anywhere, by what the allocator counts and not by what a shrinker says.
 #![forbid(unsafe_code)]
 
-use super::super::watermark::{Mark, Reach};
+use super::super::blocks::{Mark, Reach};
 use super::super::{PageAllocator, PageHal, Shortage};
 use crate::addr::{CpuId, Order};
 use crate::gfp::ZoneType;

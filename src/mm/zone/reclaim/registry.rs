@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Places of a registry.
 pub const REGISTRY_PLACES: usize = 32;
 
-/// Why somebody is not registered, or still is.
+/// Reason why somebody is not registered, or still is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RegistryError {
