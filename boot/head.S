@@ -214,15 +214,22 @@ primary_switched:
 	add	x0, x0, :lo12:__bss_start
 	adrp	x1, __bss_end
 	add	x1, x1, :lo12:__bss_end
-1:	cmp	x0, x1
-	b.hs	2f
-	stp	xzr, xzr, [x0]
+	mrs	x2, dczid_el0
+	cmp	x2, #4				// DC ZVA is allowed, and zeroes 64 bytes
+	b.ne	2f
+1:	dc	zva, x0
+	add	x0, x0, #64
+	cmp	x0, x1
+	b.lo	1b
+	b	3f
+2:	stp	xzr, xzr, [x0]
 	stp	xzr, xzr, [x0, #16]
 	stp	xzr, xzr, [x0, #32]
 	stp	xzr, xzr, [x0, #48]
 	add	x0, x0, #64
-	b	1b
-2:
+	cmp	x0, x1
+	b.lo	2b
+3:
 	mov	x0, x21
 	mov	x1, x20
 	mov	x2, x19

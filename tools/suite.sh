@@ -132,6 +132,14 @@ rpi4_tests() {
     tools/runner.sh rpi4-test "$(kernel_elf)" errata:: interrupts:: pagetable:: faults::address_zero cpus::every_cpu_comes
 }
 
+# Rows of the benchmarks there, by both of its figures: they mean nothing under QEMU, but must come.
+rpi4_bench() {
+    tools/runner.sh rpi4-bench-test "$(tools/image-elf.sh benches)" "$1"
+}
+
+# The last words of a kernel that cannot boot.
+early_stop() { tools/runner.sh early-stop "$(kernel_elf)"; }
+
 # Exactly what the boot partition of a Pi's card takes.
 rpi4_files() {
     make --no-print-directory rpi4 &&
@@ -278,6 +286,7 @@ release_steps() {
     step "boot, nobody there" run_unattended
     step "files for a Raspberry Pi 4" rpi4_files
     step "figures within their budget" benchmarks --budget
+    step "figures on a Raspberry Pi 4" rpi4_bench alloc_pages/0
     step "example embed" embed
     step "example own-boot" own_boot
     step "example threads" threads_example
@@ -311,6 +320,7 @@ step "kernel tests" kernel_tests kernel
 step "tests that fail on purpose" planted
 step "caches at boot" cache_model
 step "tests for a Raspberry Pi 4" rpi4_tests
+step "kernels that cannot boot" early_stop
 together
 step "errata of Cortex-A53" a53
 

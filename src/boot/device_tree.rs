@@ -97,12 +97,11 @@ fn map(at: PhysAddr, fixmap: &Fixmap, physical_bits: u8) -> Result<(PhysRange, &
         let virt = fixmap.map_range(first, limit, range, Prot::KERNEL_RW).map_err(NoTree::Unmappable)?;
         Ok((range, virt))
     };
-    let unmap = || (early_map::TREE_PAGES.0..early_map::TREE_PAGES.1).for_each(|page| fixmap.clear(page));
 
     // The first 8 bytes lie in one page, as `at` is a multiple of 8.
     let (_, head) = window(8)?;
     let first = probe::load_u64(head.start());
-    unmap();
+    fixmap.clear(early_map::TREE_PAGES.0);
     let first = first.ok_or(NoTree::Unreadable(at))?.to_le_bytes();
     if let [5 | 2, 0, 0, 0, 1, 0, 0x41, 0x54] = first {
         // A size in words, then ATAG_CORE, both little endian (Linux Documentation/arch/arm/booting.rst).

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "none")]
 pub mod gic;
+pub mod gicv3;
 #[cfg(target_os = "none")]
 pub mod timer;
 #[cfg(target_os = "none")]

@@ -1,9 +1,9 @@
 //! A node: its name, properties, children and parent.
 
 use super::cells::Cells;
-use super::token::Token;
+use super::token::{Token, be32};
 use super::tree::{Path, Tree};
-use super::value::{Property, Strings};
+use super::value::{Property, Strings, string, strings};
 use core::fmt;
 
 /// A node of a [`Tree`]. A handle of a few words: copy it freely.
@@ -23,8 +23,13 @@ enum Place {
 }
 
 impl<'t, 'a> Node<'t, 'a> {
-    pub(super) fn root(name: &'a str, tree: &'t Tree<'a>) -> Self {
-        Self { name: name.as_bytes(), tree, place: Place::Root }
+    pub(super) fn root(name: &'a [u8], tree: &'t Tree<'a>) -> Self {
+        Self { name, tree, place: Place::Root }
+    }
+
+    /// The names of the children of the root, by a walk.
+    pub(super) fn children_of_root(tree: &'t Tree<'a>) -> impl Iterator<Item = &'a [u8]> {
+        children_from(tree.blob(), tree.root().body(), 0)
     }
 
     /// Every node below the root, each before its children.
@@ -93,62 +98,47 @@ impl<'t, 'a> Node<'t, 'a> {
     /// The first property called `name`.
     #[must_use]
     pub fn property(self, name: &str) -> Option<Property<'a>> {
-        // Booting asks for about a hundred properties, most of which are not there: so names are compared where they lie, and
-        // no list of them is made.
-        let strings = self.tree.strings();
-        let mut at = self.body();
-        loop {
-            let (start, value, next) = Token::property(self.tree.blob(), at)?;
-            at = next;
-            // Its end first: it tells most names apart by one byte.
-            let end = start as usize + name.len();
-            if strings.get(end) == Some(&0) && strings.get(start as usize..end) == Some(name.as_bytes()) {
-                let name = core::str::from_utf8(strings.get(start as usize..end)?).ok()?;
-                return Some(Property { name, value });
-            }
-        }
+        let (name, value) =
+            Token::property_called(self.tree.blob(), self.tree.strings(), name.as_bytes(), self.body())?;
+        Some(Property { name: core::str::from_utf8(name).ok()?, value })
+    }
+
+    /// The value of the first property called `name`.
+    fn value(self, name: &str) -> Option<&'a [u8]> {
+        Token::property_called(self.tree.blob(), self.tree.strings(), name.as_bytes(), self.body())
+            .map(|(_, value)| value)
     }
 
     /// Whether there is a property called `name`, with any value.
     #[must_use]
     pub fn has(self, name: &str) -> bool {
-        self.property(name).is_some()
+        self.value(name).is_some()
     }
 
     /// The property `name` as a string; `None` if it is absent or not a string.
     #[must_use]
     pub fn str(self, name: &str) -> Option<&'a str> {
-        self.property(name)?.str()
+        string(self.value(name)?)
     }
 
     /// The property `name` as one cell; `None` if it is absent or not one cell.
     #[must_use]
     pub fn u32(self, name: &str) -> Option<u32> {
-        self.property(name)?.u32()
+        be32(self.value(name).filter(|value| value.len() == 4)?, 0)
     }
 
     /// The children in the order of the blob. Costs a step for each token below the node: not the names of properties,
-    /// which a walk has no use for.
+    /// which a walk has no use for. The root's first children are known, and cost a step each.
     pub fn children(self) -> impl Iterator<Item = Self> {
-        let place = if self.place == Place::Root { Place::ChildOfRoot } else { Place::Anywhere };
         let tree = self.tree;
-        let (mut at, mut depth) = (self.body(), 0_u32);
-        core::iter::from_fn(move || {
-            loop {
-                let (edge, next) = Token::edge(tree.blob(), at)?;
-                let Token::BeginNode { name } = edge else {
-                    // The node's own end is not passed, so that the list has ended for good.
-                    depth = depth.checked_sub(1)?;
-                    at = next;
-                    continue;
-                };
-                at = next;
-                depth += 1;
-                if depth == 1 {
-                    return Some(Self { name, tree, place });
-                }
-            }
-        })
+        let (place, known) = match self.place {
+            Place::Root => (Place::ChildOfRoot, tree.top()),
+            _ => (Place::Anywhere, &[][..]),
+        };
+        let child = move |name| Self { name, tree, place };
+        // Behind the last that is known, inside of it.
+        let (at, depth) = known.last().map_or((self.body(), 0), |last| (child(last).body(), 1));
+        known.iter().copied().chain(children_from(tree.blob(), at, depth)).map(child)
     }
 
     /// The first child called `name`; if `name` has no unit address, the child may have any.
@@ -196,7 +186,10 @@ impl<'t, 'a> Node<'t, 'a> {
     /// Whether `status` lets the node be used: absent, `okay` or `ok`. Says nothing of the nodes above.
     #[must_use]
     pub fn is_enabled(self) -> bool {
-        self.property("status").is_none_or(|status| matches!(status.str(), Some("okay" | "ok")))
+        self.value("status").is_none_or(|status| {
+            let string = status.split(|&byte| byte == 0).next().filter(|string| string.len() < status.len());
+            matches!(string, Some(b"okay" | b"ok"))
+        })
     }
 
     /// Whether the node and all nodes above it are enabled.
@@ -208,13 +201,13 @@ impl<'t, 'a> Node<'t, 'a> {
     /// The strings of `compatible`, the most specific first; none if it is absent.
     #[must_use]
     pub fn compatible(self) -> Strings<'a> {
-        self.property("compatible").map(Property::strings).unwrap_or_default()
+        self.value("compatible").map(Strings::of).unwrap_or_default()
     }
 
     /// Whether `compatible` names `with`.
     #[must_use]
     pub fn is_compatible(self, with: &str) -> bool {
-        self.compatible().any(|name| name == with)
+        self.value("compatible").is_some_and(|list| strings(list).any(|name| name == with.as_bytes()))
     }
 
     /// The number by which other nodes refer to this one.
@@ -229,6 +222,26 @@ impl<'t, 'a> Node<'t, 'a> {
     pub fn cells(self) -> Cells {
         Cells { address: self.u32("#address-cells").unwrap_or(2), size: self.u32("#size-cells").unwrap_or(1) }
     }
+}
+
+/// The names of the children of a node from `at` on, which lies `depth` levels below the node.
+fn children_from(blob: &[u8], mut at: usize, mut depth: u32) -> impl Iterator<Item = &[u8]> {
+    core::iter::from_fn(move || {
+        loop {
+            let (edge, next) = Token::edge(blob, at)?;
+            let Token::BeginNode { name } = edge else {
+                // The node's own end is not passed, so that the list has ended for good.
+                depth = depth.checked_sub(1)?;
+                at = next;
+                continue;
+            };
+            at = next;
+            depth += 1;
+            if depth == 1 {
+                return Some(name);
+            }
+        }
+    })
 }
 
 impl PartialEq for Node<'_, '_> {

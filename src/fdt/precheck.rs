@@ -4,10 +4,12 @@
 use super::error::FdtError;
 use super::header::{Counts, Header};
 use super::limits::{MAX_DEPTH, MAX_PROPERTY_NAME};
-use super::token::{Token, be32};
+use super::token::{Token, be32, end_of_string};
 
 /// The most cells that any `#address-cells` or `#size-cells` may state (Linux: `OF_MAX_ADDR_CELLS`).
 const MAX_CELLS: u32 = 4;
+/// Names that are kept as checked.
+const NAMES: usize = 32;
 
 /// Checks the whole of a device tree: header, blocks, and every token of the structure block.
 ///
@@ -33,6 +35,9 @@ struct Walk<'b> {
     /// Whether a property may stand here: after a node's beginning, until its first child.
     properties_allowed: bool,
     counts: Counts,
+    /// Names of properties that were checked already, by their place in the strings block: a tree has some hundred
+    /// properties, and a handful of names.
+    names: [Option<u32>; NAMES],
 }
 
 impl<'b> Walk<'b> {
@@ -46,6 +51,7 @@ impl<'b> Walk<'b> {
             open: 0,
             properties_allowed: false,
             counts: Counts::default(),
+            names: [None; NAMES],
         })
     }
 
@@ -90,20 +96,29 @@ impl<'b> Walk<'b> {
     }
 
     fn property(&mut self, name: u32, value: &[u8]) -> Result<(), FdtError> {
+        self.counts.properties += 1;
         let bad_name = FdtError::BadPropertyName { offset: self.offset, name };
+        let known = self.names.get_mut((name ^ name >> 5) as usize % NAMES).ok_or(bad_name)?;
+        if *known == Some(name) {
+            return Ok(());
+        }
+        let place = name;
         let tail = self.strings.get(name as usize..).ok_or(bad_name)?;
-        let len = tail.iter().take(MAX_PROPERTY_NAME + 1).position(|&byte| byte == 0).ok_or(bad_name)?;
+        let len = end_of_string(tail).filter(|len| *len <= MAX_PROPERTY_NAME).ok_or(bad_name)?;
         let name = tail.get(..len).ok_or(bad_name)?;
         if name.is_empty() || !name.iter().all(u8::is_ascii_graphic) {
             return Err(bad_name);
         }
-        self.counts.properties += 1;
         let at_root = self.open == 1;
         let legal = match name {
             b"#address-cells" if at_root => 1..=2,
             b"#size-cells" if at_root => 1..=2,
             b"#address-cells" | b"#size-cells" => 0..=MAX_CELLS,
-            _ => return Ok(()),
+            _ => {
+                // Nothing depends on its value.
+                *known = Some(place);
+                return Ok(());
+            }
         };
         match be32(value, 0) {
             Some(cells) if value.len() == 4 && legal.contains(&cells) => Ok(()),

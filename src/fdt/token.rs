@@ -14,6 +14,13 @@ pub(super) fn be32(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*word))
 }
 
+/// Three big-endian words.
+#[inline]
+fn three_words(words: &[u8; 12]) -> [u32; 3] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = *words;
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_be_bytes)
+}
+
 /// Two of them.
 fn two_words(bytes: &[u8], offset: usize) -> Option<[u32; 2]> {
     let words = u64::from_be_bytes(*bytes.get(offset..)?.first_chunk::<8>()?);
@@ -52,7 +59,7 @@ impl<'b> Token<'b> {
         match found {
             BEGIN_NODE => {
                 let rest = bytes.get(body..).ok_or(FdtError::UnexpectedEnd { offset })?;
-                let len = rest.iter().position(|&byte| byte == 0).ok_or(FdtError::BadNodeName { offset })?;
+                let len = end_of_string(rest).ok_or(FdtError::BadNodeName { offset })?;
                 let name = rest.get(..len).ok_or(FdtError::BadNodeName { offset })?;
                 Ok((Self::BeginNode { name }, next(bytes, body + len + 1).ok_or(FdtError::BadNodeName { offset })?))
             }
@@ -70,6 +77,35 @@ impl<'b> Token<'b> {
             NOP => Ok((Self::Nop, body)),
             END => Ok((Self::End, body)),
             _ => Err(FdtError::BadToken { offset, found }),
+        }
+    }
+
+    /// The first property called `wanted`, from `offset` in the body of a node on: its name in `strings`, and its value. For a
+    /// blob that passed the precheck. Booting asks for some hundred properties, most of which are not there: so names are
+    /// compared where they lie, and no list of them is made.
+    pub(super) fn property_called<'s>(
+        bytes: &'b [u8],
+        strings: &'s [u8],
+        wanted: &[u8],
+        mut offset: usize,
+    ) -> Option<(&'s [u8], &'b [u8])> {
+        loop {
+            // What is shorter than a property is the end of the tree.
+            let words = bytes.get(offset..)?.first_chunk::<12>()?;
+            let [token, len, name] = three_words(words);
+            if token == PROP {
+                let (start, at) = (name as usize, offset + 12);
+                // Its end first: it tells most names apart by one byte.
+                let end = start + wanted.len();
+                if strings.get(end) == Some(&0) && strings.get(start..end) == Some(wanted) {
+                    return Some((strings.get(start..end)?, bytes.get(at..at + len as usize)?));
+                }
+                offset = (at + len as usize).next_multiple_of(4);
+            } else if token == NOP {
+                offset += 4;
+            } else {
+                return None;
+            }
         }
     }
 
@@ -102,7 +138,7 @@ impl<'b> Token<'b> {
                 NOP => offset += 4,
                 BEGIN_NODE => {
                     let rest = bytes.get(offset + 4..)?;
-                    let name = rest.get(..rest.iter().position(|&byte| byte == 0)?)?;
+                    let name = rest.get(..end_of_string(rest)?)?;
                     return Some((Self::BeginNode { name }, (offset + 4 + name.len() + 1).next_multiple_of(4)));
                 }
                 END_NODE => return Some((Self::EndNode, offset + 4)),
@@ -121,6 +157,23 @@ impl<'b> Token<'b> {
             Self::End => END,
         }
     }
+}
+
+/// Bytes before the first NUL; eight are looked at at a time.
+#[inline]
+pub(super) fn end_of_string(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut before = 0;
+    for chunk in bytes.as_chunks::<8>().0 {
+        let word = u64::from_le_bytes(*chunk);
+        // A byte that is zero borrows; the lowest such is the first.
+        let zeros = word.wrapping_sub(ONES) & !word & ONES << 7;
+        if zeros != 0 {
+            return Some(before + zeros.trailing_zeros() as usize / 8);
+        }
+        before += 8;
+    }
+    bytes.get(before..)?.iter().position(|&byte| byte == 0).map(|rest| before + rest)
 }
 
 /// The offset of the word behind what ends at `end`, if that padding still lies in `bytes`.

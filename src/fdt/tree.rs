@@ -10,6 +10,9 @@ use crate::addr::{PhysAddr, PhysRange};
 use ::fdt::Fdt;
 use core::fmt;
 
+/// Children of the root that are found without a walk; boards have thirty, `virt` has sixty. A walk finds the others.
+const INDEXED: usize = 64;
+
 /// A device tree that passed the check and has no `FDT_NOP` left.
 ///
 /// Holds no memory of its own but a few words; every answer points into the blob. May be read from any context and any
@@ -18,14 +21,18 @@ use core::fmt;
 /// # Invariants
 ///
 /// - `FDT-3`: the blob passed [`precheck`](super::precheck()) (`FDT-1`, `FDT-2`) and has no NOP tokens. On this rests
-///   that the `fdt` crate, which asserts where it should return errors, cannot panic. We ask of it only for the root: its
+///   that the `fdt` crate, which asserts where it should return errors, cannot panic. We ask it once, for the root: its
 ///   `find_node` recurses without end over an alias that names itself, `memory`, `chosen`, `cpus`, `reg` and their like
 ///   panic or give wrong answers on legal trees, and its walk reads every property's name as a string, which was two
 ///   fifths of booting.
+/// - `FDT-4`: `root` is the root's name where it lies in the blob, and `top` are those of its first children, in their order: all
+///   of them, or as many as there is room for.
 pub struct Tree<'a> {
-    fdt: Fdt<'a>,
     blob: &'a [u8],
     header: Header,
+    root: &'a [u8],
+    top: [&'a [u8]; INDEXED],
+    indexed: usize,
 }
 
 impl<'a> Tree<'a> {
@@ -68,7 +75,20 @@ impl<'a> Tree<'a> {
         let blob = blob.get(..header.totalsize as usize).ok_or(FdtError::NoHeader { len })?;
         // INVARIANT: FDT-3 by the callers.
         let fdt = Fdt::new(blob).map_err(|_| FdtError::NoHeader { len })?;
-        Ok(Self { fdt, blob, header })
+        // The crate finds "/" at the first token by FDT-3, and so never asks the aliases.
+        let root = fdt.find_node("/").ok_or(FdtError::NoHeader { len })?.name.as_bytes();
+        // INVARIANT: FDT-4: nothing is in the index yet, so that the walk finds all children.
+        let mut tree = Self { blob, header, root, top: [&[]; INDEXED], indexed: 0 };
+        let mut found = [&[][..]; INDEXED];
+        let places = found.iter_mut().zip(Node::children_of_root(&tree));
+        let indexed = places.map(|(place, name)| *place = name).count();
+        (tree.top, tree.indexed) = (found, indexed);
+        Ok(tree)
+    }
+
+    /// The names of the root's first children.
+    pub(super) fn top(&self) -> &[&'a [u8]] {
+        self.top.get(..self.indexed).unwrap_or_default()
     }
 
     /// The header, after the NOPs were removed.
@@ -89,15 +109,9 @@ impl<'a> Tree<'a> {
     }
 
     /// The root node.
-    ///
-    /// # Panics
-    ///
-    /// Never: a tree has a root by `FDT-2`.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "a checked tree has one root, with an empty name")]
     pub fn root(&self) -> Node<'_, 'a> {
-        // The crate finds "/" at the first token by FDT-3, and so never asks the aliases.
-        Node::root(self.fdt.find_node("/").expect("FDT-2: the tree has a root").name, self)
+        Node::root(self.root, self)
     }
 
     /// Every node, the root first, each before its children, in the order of the blob.

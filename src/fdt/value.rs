@@ -1,7 +1,7 @@
 //! Types of property values: strings, cells, ranges.
 
 use super::error::FdtError;
-use super::token::be32;
+use super::token::{be32, end_of_string};
 use crate::addr::{PhysAddr, PhysRange};
 
 /// A property: a name and bytes.
@@ -17,14 +17,13 @@ impl<'a> Property<'a> {
     /// The value as one string: up to the first NUL, which must be there. `None` if it is not UTF-8.
     #[must_use]
     pub fn str(self) -> Option<&'a str> {
-        let end = self.value.iter().position(|&byte| byte == 0)?;
-        core::str::from_utf8(self.value.get(..end)?).ok()
+        string(self.value)
     }
 
     /// The value as a list of strings.
     #[must_use]
     pub fn strings(self) -> Strings<'a> {
-        Strings { rest: self.value }
+        Strings::of(self.value)
     }
 
     /// The value as one cell; `None` if it is not four bytes long.
@@ -49,6 +48,20 @@ impl<'a> Property<'a> {
     }
 }
 
+/// The string at the start of a value, which must be terminated. `None` if it is not UTF-8.
+pub(super) fn string(value: &[u8]) -> Option<&str> {
+    core::str::from_utf8(value.get(..end_of_string(value)?)?).ok()
+}
+
+/// The strings of a value, each without its terminator, as bytes. Ends at the first that is not terminated.
+pub(super) fn strings(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    core::iter::from_fn(move || {
+        let (string, behind) = rest.split_at_checked(end_of_string(rest)?)?;
+        rest = behind.get(1..)?;
+        Some(string)
+    })
+}
+
 /// The strings of a property's value, each without its terminator. Ends at the first that is not terminated or not
 /// UTF-8.
 #[derive(Clone, Debug, Default)]
@@ -56,11 +69,17 @@ pub struct Strings<'a> {
     rest: &'a [u8],
 }
 
+impl<'a> Strings<'a> {
+    pub(super) fn of(value: &'a [u8]) -> Self {
+        Self { rest: value }
+    }
+}
+
 impl<'a> Iterator for Strings<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {
-        let end = self.rest.iter().position(|&byte| byte == 0)?;
+        let end = end_of_string(self.rest)?;
         let (string, rest) = self.rest.split_at_checked(end)?;
         self.rest = rest.get(1..)?;
         core::str::from_utf8(string).ok()

@@ -8,6 +8,7 @@
 use crate::arch::aarch64::{cpu, irq};
 use crate::driver::timer;
 use crate::driver::uart::Uart;
+use crate::hal::patience;
 use crate::sync::Once;
 use crate::sync::{Watched, class};
 use core::fmt::{self, Write};
@@ -115,15 +116,19 @@ impl Line {
 
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut used = self.used;
         for &byte in text.as_bytes() {
-            if let Some(place) = self.bytes.get_mut(self.used) {
+            if let Some(place) = self.bytes.get_mut(used) {
                 *place = byte;
-                self.used += 1;
+                used += 1;
             }
-            if byte == b'\n' || self.used == LINE_BYTES {
+            if byte == b'\n' || used == LINE_BYTES {
+                self.used = used;
                 self.send();
+                used = 0;
             }
         }
+        self.used = used;
         Ok(())
     }
 }
@@ -147,7 +152,7 @@ impl Lock {
     fn acquire(patience: Patience) -> Self {
         let irqs = irq::local_irq_save();
         let me = cpu::current().get() + 1;
-        let start = timer::ticks();
+        let mut limit = patience::Patience::new(timer::ticks(), timer::frequency() / 10);
         if OWNER.load(Ordering::Relaxed) == me {
             return Self { outermost: false, _held: None, _irqs: irqs };
         }
@@ -157,9 +162,9 @@ impl Lock {
             match OWNER.compare_exchange(FREE, me, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Self { outermost: true, _held: Some(held), _irqs: irqs },
                 Err(_) => {
-                    let waited = timer::ticks().wrapping_sub(start);
+                    let is_over = !limit.is_left(timer::ticks());
                     let limited = patience == Patience::TenthOfSecond || cpu::waits_no_more();
-                    if limited && waited > timer::frequency() / 10 {
+                    if limited && is_over {
                         return Self { outermost: false, _held: Some(held), _irqs: irqs };
                     }
                     cpu::relax();

@@ -6,6 +6,7 @@ use crate::arch::aarch64::counter;
 use crate::arch::aarch64::cpu::Relax;
 use crate::gfp::Gfp;
 use crate::global::{self, online_cpus};
+use crate::hal::patience::{Patience, elapsed};
 use crate::mm::dma::{Bidirectional, Device, DeviceSpec, Direction, DmaDirection, DmaError, FromDevice, ToDevice};
 use crate::sync::Once;
 use core::fmt;
@@ -120,7 +121,7 @@ impl Sums {
 struct Run<'d> {
     device: &'d Device,
     bytes: u64,
-    end: u64,
+    limit: u64,
     loops: AtomicU64,
     map: Sums,
     unmap: Sums,
@@ -128,7 +129,8 @@ struct Run<'d> {
 
 impl Run<'_> {
     fn on_this_cpu<D: Direction>(&self, at: VirtAddr) -> Result<(), DmaError> {
-        while counter::ticks() < self.end {
+        let mut patience = Patience::new(counter::ticks(), self.limit);
+        while patience.is_left(counter::ticks()) {
             if D::TO_DEVICE {
                 // SAFETY: the buffer is this CPU's. A driver writes what it sends, so that lines are dirty.
                 unsafe { at.as_ptr::<u8>().write_bytes(0x66, crate::addr::to_usize(self.bytes)) };
@@ -137,10 +139,10 @@ impl Run<'_> {
             // SAFETY: the buffer is this CPU's, and no device is there.
             let bus = unsafe { global::dma_map_single::<D>(self.device, at, self.bytes) }?;
             let mapped = counter::ticks();
-            self.map.add(mapped - begun);
+            self.map.add(elapsed(begun, mapped));
             // SAFETY: mapped by the call above.
             unsafe { global::dma_unmap_single::<D>(self.device, bus, self.bytes) }?;
-            self.unmap.add(counter::ticks() - mapped);
+            self.unmap.add(elapsed(mapped, counter::ticks()));
             self.loops.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -192,7 +194,7 @@ impl DmaBenchmark {
         let run = Run {
             device: &device,
             bytes: u64::from(granule) * PAGE_SIZE,
-            end: counter::ticks() + u64::from(seconds) * counter::frequency(),
+            limit: u64::from(seconds) * counter::frequency(),
             loops: AtomicU64::new(0),
             map: Sums::default(),
             unmap: Sums::default(),

@@ -131,13 +131,16 @@ fn start(boot: &BootInfo, early: &EarlyMap) -> Result<Machine, StartError> {
         tree.psci().filter(|psci| psci.has_standard_functions()).and_then(|psci| psci.conduit()),
     );
     let lacks_frequency = timer::lacks_frequency();
-    if let Some(frequency) = tree.timer_frequency().filter(|_| lacks_frequency) {
+    if lacks_frequency && let Some(frequency) = tree.timer_frequency() {
         timer::set_frequency(frequency.into());
     }
     if serial::open(&tree, board, early) == 0 {
         serial::open_fallback(board, early);
     }
-    if let Some(watchdog) = serial::watchdog(&tree, early) {
+    // Nobody else uses it, and most machines have none, which takes a walk over their whole tree.
+    if args.flag("ktest.resume")
+        && let Some(watchdog) = serial::watchdog(&tree, early)
+    {
         resume::set_watchdog(watchdog);
     }
     log::apply(args);

@@ -117,7 +117,7 @@ pub(super) fn init(tree: &Tree<'_>, early: &EarlyMap) -> Result<(), InterruptErr
     // SAFETY: all are mapped as Device memory by the lines above, for good, at addresses that are not zero, or empty; this
     // is the only driver of the controller, and the only call.
     let gic = GIC.call_once(|| unsafe { Gic::new(version, distributor.start(), others) });
-    gic.init();
+    gic.init().map_err(InterruptError::Controller)?;
     init_cpu()?;
     info!("interrupts: {version} at {first}");
     Ok(())

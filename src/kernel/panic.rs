@@ -22,6 +22,7 @@ use crate::arch::aarch64::irq;
 use crate::arch::aarch64::trap::{self, Fatal, Handlers, Outcome, TrapFrame};
 use crate::driver::timer;
 use crate::global;
+use crate::hal::patience::Patience;
 use crate::sync::Once;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -114,8 +115,8 @@ fn stop_others(what: core::fmt::Arguments<'_>) {
     let others = || global::online_cpus().filter(|cpu| *cpu != here);
     others().for_each(interrupts::send_stop);
     // A tenth of a second for all CPUs together.
-    let start = timer::ticks();
-    while !others().all(has_stopped) && timer::ticks().wrapping_sub(start) < timer::frequency() / 10 {
+    let mut patience = Patience::new(timer::ticks(), timer::frequency() / 10);
+    while !others().all(has_stopped) && patience.is_left(timer::ticks()) {
         cpu::relax();
     }
     others().filter(|cpu| !has_stopped(*cpu)).for_each(report::print_not_stopped);

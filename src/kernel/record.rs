@@ -13,6 +13,7 @@ use crate::arch::aarch64::cpu::MAX_CPUS;
 use crate::driver::timer;
 use crate::gfp::{Gfp, ZoneType};
 use crate::global::{self, KVec, Pages, VVec};
+use crate::hal::patience::elapsed;
 use crate::kprintln;
 use crate::mm::layout;
 use crate::mm::page::{Kind, PAGEBLOCK_ORDER, PageMap};
@@ -221,14 +222,14 @@ fn stress(cpu: CpuId, rounds: u64) {
         }
     }
     held.iter_mut().for_each(|slot| free(figures, slot));
-    figures.took.store(timer::ticks().wrapping_sub(begin), Ordering::Relaxed);
+    figures.took.store(elapsed(begin, timer::ticks()), Ordering::Relaxed);
 }
 
 fn free(figures: &Figures, slot: &mut Option<Held>) {
     if slot.is_some() {
         let start = timer::ticks();
         *slot = None;
-        add(Some(&figures.busy), timer::ticks().wrapping_sub(start));
+        add(Some(&figures.busy), elapsed(start, timer::ticks()));
         add(Some(&figures.frees), 1);
     }
 }
@@ -250,7 +251,7 @@ fn allocate(figures: &Figures, random: &mut Random) -> Option<Held> {
             VVec::with_capacity(to_usize(((1 + fraction) * PAGE_SIZE) << (shift / 3)), gfp).ok().map(Held::Large)
         }
     };
-    let ticks = timer::ticks().wrapping_sub(start);
+    let ticks = elapsed(start, timer::ticks());
     match made {
         Some(_) => figures.allocated(how, ticks),
         None => add(Some(&figures.refused), 1),

@@ -126,7 +126,7 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
         }
     }
     push(cpu, &record)?;
-    let mut start = timer::ticks();
+    let mut patience = cpus::patience();
     loop {
         match record.state.load(Ordering::Acquire) {
             DONE => return Ok(()),
@@ -136,8 +136,8 @@ pub fn smp_call<T: Sync>(cpu: CpuId, function: fn(&T), argument: &T) -> Result<(
         if !global::is_online(cpu) {
             refuse(cpu);
         }
-        if timer::ticks().wrapping_sub(start) > cpus::patience() {
-            start = timer::ticks();
+        if !patience.is_left(timer::ticks()) {
+            patience = cpus::patience();
             cpus::no_answer(cpu);
         }
         cpu::relax();

@@ -142,8 +142,8 @@ pub fn self_test() -> bool {
             tell(cpu, "in a handler", &error);
             continue;
         }
-        let start = timer::ticks();
-        while FOUND.load(Ordering::Acquire) == 0 && timer::ticks().wrapping_sub(start) < cpus::patience() {
+        let mut patience = cpus::patience();
+        while FOUND.load(Ordering::Acquire) == 0 && patience.is_left(timer::ticks()) {
             cpu::relax();
         }
         cpus += 1;

@@ -51,7 +51,7 @@ fn calls_are_made_in_the_order_in_which_they_came() {
             held.store(true, Ordering::Release);
             wait_for(|| go.load(Ordering::Acquire));
             drop(masked);
-        } else {
+        } else if cpu == CpuId::BOOT {
             wait_for(|| held.load(Ordering::Acquire));
             for digit in 1..=ASYNC_CALLS {
                 smp_call_async(other, note, digit).expect("room");

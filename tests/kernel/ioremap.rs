@@ -148,15 +148,16 @@ fn what_is_no_device_memory_is_refused() {
     let page = global::page_to_phys(global::alloc_page(Gfp::KERNEL).expect("memory"));
     assert!(matches!(global::ioremap(page, 4), Err(IoError::Ram(_))));
     assert!(matches!(global::ioremap_wc(ram.start(), ram.size()), Err(IoError::Ram(_))));
-    // A page of it at either end.
-    assert!(matches!(global::ioremap(phys(ram.start().get() - PAGE_SIZE), PAGE_SIZE + 1), Err(IoError::Ram(_))));
+    // A page of it at either end; some machines have nothing below their RAM.
+    let below = ram.start().get().checked_sub(PAGE_SIZE).map(phys);
+    assert!(below.is_none_or(|below| matches!(global::ioremap(below, PAGE_SIZE + 1), Err(IoError::Ram(_)))));
     assert!(matches!(global::ioremap(phys(ram.end().get() - 1), 2 * PAGE_SIZE), Err(IoError::Ram(_))));
     let linear = global::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there").at();
     assert_eq!(Some(linear), global::phys_to_virt(page));
     raw!(global::try_memunmap(linear)).expect("nothing to do");
     assert!(matches!(global::memremap(page, PAGE_SIZE, MemoryType::WriteThrough), Err(IoError::Ram(_))));
-    let straddling = phys(ram.start().get() - PAGE_SIZE);
-    assert!(matches!(global::memremap(straddling, 2 * PAGE_SIZE, MemoryType::WriteBack), Err(IoError::Ram(_))));
+    let straddles = |at| matches!(global::memremap(at, 2 * PAGE_SIZE, MemoryType::WriteBack), Err(IoError::Ram(_)));
+    assert!(below.is_none_or(straddles));
     assert!(matches!(global::memremap(page, 1, MemoryType::DeviceGRE), Err(IoError::NotMemory(_))));
     assert_eq!(global::ioremap(phys(0), 0), Err(IoError::Empty));
     assert_eq!(global::ioremap(phys(u64::MAX), 2), Err(IoError::Wraps(phys(u64::MAX), 2)));

@@ -35,7 +35,8 @@ fn every_cpu_has_switched_on_what_it_has() {
     let ran = cpus::run_everywhere(&|cpu: CpuId| {
         assert_eq!(protect::barriers(&IdRegisters::read()), expected, "{cpu:?}");
     });
-    assert_eq!(ran, 2);
+    assert!(ran >= 2, "{ran}");
+    assert_eq!(ran as usize, global::online_cpus().count());
 }
 
 /// A page that user code may read and write, in the lower half of this CPU.

@@ -168,6 +168,7 @@ fn the_engine_of_the_reports_can_be_asked() {
     assert!(says(inside, "of the cache kmalloc-128 of 128 bytes, free, byte 5 of it"));
     cpus::run_everywhere(&|cpu: CpuId| {
         let here = 0_u64;
-        assert!(cpu == CpuId::BOOT || says(VirtAddr::of(&raw const here), "on the kernel stack of CPU 1"));
+        let whose = alloc::format!("on the kernel stack of CPU {}", cpu.get());
+        assert!(cpu == CpuId::BOOT || says(VirtAddr::of(&raw const here), &whose));
     });
 }

@@ -22,6 +22,7 @@ mod boot;
 mod cache_model;
 mod console;
 mod cpu_time;
+mod early_stop;
 mod elf;
 mod fault_json;
 mod kallsyms;
@@ -66,7 +67,9 @@ fn main() -> ExitCode {
         ["rpi4-image", elf, out, names @ ..] => rpi4::image(elf, out, names).map(|()| ExitCode::SUCCESS),
         ["rpi4-bench-image", elf, out] => rpi4::bench_image(elf, out, "").map(|()| ExitCode::SUCCESS),
         ["rpi4-bench-image", elf, out, name] => rpi4::bench_image(elf, out, name).map(|()| ExitCode::SUCCESS),
+        ["rpi4-bench-test", elf, name] => rpi4::bench_in_qemu(elf, name).map(status),
         ["rpi4-test", elf, names @ ..] => rpi4::in_qemu(elf, names).map(status),
+        ["early-stop", elf] => early_stop::check(elf).map(status),
         ["rpi4-log", log] => rpi4::read_log(log).map(status),
         ["planted", elf] => planted(elf),
         ["cache-model", plugin, elf] => cache_model::check(plugin, Path::new(elf), false).map(status),
@@ -82,7 +85,7 @@ fn main() -> ExitCode {
         [elf, rest @ ..] if elf.contains('/') => cargo(elf, rest),
         _ => Err(
             "usage: quarry-run boot [MACHINE…] ELF | image ELF OUT | size ELF | a53 ELF | rpi4-image ELF OUT [NAME…] | rpi4-test ELF [NAME…] | \
-             rpi4-log LOG | planted ELF | cache-model PLUGIN ELF | bench-readme TABLE SHORT WHOLE \
+             rpi4-log LOG | early-stop ELF | planted ELF | cache-model PLUGIN ELF | bench-readme TABLE SHORT WHOLE \
              | public-names [--write] DOCS LIST | PATH/ELF [TEST OPTIONS…] | PATH/ELF --bench [NAME] [--machine=…]"
                 .to_owned(),
         ),

@@ -29,8 +29,30 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Tests that need QEMU, or its `virt`, though their machine has the parts of a Pi: the start of the name, and why.
 const NEED_QEMU: &[(&str, &str)] = &[
     ("cpus::every_cpu_ticks::one", "runs on every CPU that there is, and wants one"),
-    ("pages::all_memory_comes_and_goes_page_by_page", "wants no contiguous area, as a Pi's tree has"),
+    ("dma::a_real_device_writes_to_coherent_streaming_and_bounced_memory", "the device is fw_cfg"),
+    ("dma::devices_of_the_tree_are_described", "the devices are virt's"),
+    ("families::a_driver_passes_on_what_any_family_says", "claims the clock of virt"),
+    ("families::each_example_does_what_it_shows", "claims the clock of virt"),
+    ("io::every_width_reaches_the_same_register", "the registers are those of virt's GPIO"),
+    ("io::gpio_registers_keep_what_is_written", "the GPIO is a PL061"),
+    ("io::registers_have_types_of_tock_registers", "the registers are those of virt's GPIO"),
+    ("io::the_clock_and_the_gpio_identify_themselves", "a PL031 and a PL061"),
+    ("io::the_firmware_configuration_signs", "the device is fw_cfg"),
+    ("io::the_flash_answers_a_query_in_command_mode", "the flash is virt's"),
+    ("io::what_is_dropped_is_unmapped", "maps the clock of virt"),
+    ("ioremap::a_mapping_takes_as_few_entries_as_it_can", "maps the flash of virt"),
+    ("ioremap::an_unmapped_register_faults", "maps the clock of virt"),
+    ("ioremap::every_memory_type_is_in_the_descriptor_and_in_the_cpu", "maps the clock of virt"),
+    ("ioremap::one_range_has_one_memory_type", "maps the flash of virt"),
+    ("ioremap::only_what_ioremap_returned_is_unmapped", "maps the flash of virt"),
     ("pages::no_ram_and_no_linear_address_are_named", "names addresses of virt"),
+    ("resource::a_device_has_one_driver", "claims the clock of virt"),
+    ("resource::a_driver_gives_back_in_reverse", "claims the clock of virt"),
+    ("user_devices::", "the driver is that of virt's clock"),
+    (
+        "vmalloc_api::whoever_is_idle_does_what_atomic_frees_have_left",
+        "fills the share of one CPU, and wants it to be all",
+    ),
 ];
 
 /// Whether a test can run on a board: it passes by returning, or by a fault that it announces, and its machine has nothing that a
@@ -68,10 +90,11 @@ fn arguments(tests: &[Test], names: &[&str]) -> Result<String, String> {
     }
     chosen.sort_by_key(|test| test.number);
     let list = |smp: bool| ranges(chosen.iter().filter(|test| (test.machine.smp > 1) == smp).map(|test| test.number));
-    Ok(format!("ktest.resume maxcpus=1 mem={}M ktest={} ktest.smp={}", MEMORY >> 20, list(false), list(true)))
+    Ok(format!("ktest.resume maxcpus=1 mem={}M cma=0 ktest={} ktest.smp={}", MEMORY >> 20, list(false), list(true)))
 }
 
-fn with_tests(elf: &str, names: &[&str]) -> Result<Kernel, String> {
+/// The kernel with the boot arguments for tests whose names contain one of `names`, or all.
+pub(crate) fn with_tests(elf: &str, names: &[&str]) -> Result<Kernel, String> {
     let mut kernel = Kernel::read(Path::new(elf))?;
     let tests = kernel.tests()?.ok_or("the image has no tests")?;
     kernel.set_arguments(&arguments(&tests, names)?)?;
@@ -85,23 +108,36 @@ pub(crate) fn image(elf: &str, out: &str, names: &[&str]) -> Result<(), String> 
     Ok(())
 }
 
-/// Writes the Image of the benchmarks: rows whose names contain `name`, in cycles and nanoseconds.
-pub(crate) fn bench_image(elf: &str, out: &str, name: &str) -> Result<(), String> {
+/// The benchmarks of rows whose names contain `name`, in cycles and nanoseconds.
+fn with_benchmarks(elf: &str, name: &str) -> Result<Kernel, String> {
     let mut kernel = Kernel::read(Path::new(elf))?;
     let entry = kernel.tests()?.into_iter().flatten().find(|test| test.name == "benchmarks");
     let entry = entry.ok_or("the image has no benchmarks")?.number;
     let filter = if name.is_empty() { String::new() } else { format!(" bench.filter={name}") };
     kernel.set_arguments(&format!("nosmp bench=clock{filter} ktest={entry}"))?;
     kernel.set_act_led()?;
-    scratch::write(Path::new(out), &kernel.image()?.bytes)?;
+    Ok(kernel)
+}
+
+/// Writes the Image of the benchmarks.
+pub(crate) fn bench_image(elf: &str, out: &str, name: &str) -> Result<(), String> {
+    scratch::write(Path::new(out), &with_benchmarks(elf, name)?.image()?.bytes)?;
     Ok(())
+}
+
+/// Runs the Image of the benchmarks in QEMU's Pi 4, where the figures mean nothing; whether every row had two.
+pub(crate) fn bench_in_qemu(elf: &str, name: &str) -> Result<bool, String> {
+    emulate(&with_benchmarks(elf, name)?)
 }
 
 /// Runs the Image in QEMU's Pi 4, without semihosting and boot arguments, and reads its serial port; whether all passed.
 pub(crate) fn in_qemu(elf: &str, names: &[&str]) -> Result<bool, String> {
-    let kernel = with_tests(elf, names)?;
+    emulate(&with_tests(elf, names)?)
+}
+
+fn emulate(kernel: &Kernel) -> Result<bool, String> {
     let spec = Spec::parse(&format!("board=raspi4b serial=1 dtb={TREE} bootargs=off semihosting=off"))?;
-    let mut machine = qemu::machine(&spec, &Program { kernel: &kernel }, "", Console::Script)?;
+    let mut machine = qemu::machine(&spec, &Program { kernel }, "", Console::Script)?;
     qemu::allow_restart(&mut machine.command);
     let child = machine.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn();
     let mut child = Killed(child.map_err(|e| format!("{}: {e}", machine.command.get_program().to_string_lossy()))?);
@@ -109,7 +145,8 @@ pub(crate) fn in_qemu(elf: &str, names: &[&str]) -> Result<bool, String> {
     read(port, false)
 }
 
-struct Killed(Child);
+/// An emulator that ends with this.
+pub(crate) struct Killed(pub(crate) Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -171,6 +208,8 @@ struct Log {
     running: String,
     passed: usize,
     failed: usize,
+    /// Rows of the benchmarks that have begun and not ended yet, and those that have both figures.
+    rows: [usize; 2],
 }
 
 impl Log {
@@ -196,7 +235,19 @@ impl Log {
 
     fn read_line(&mut self, line: &str) -> Result<Option<bool>, String> {
         if line == "bench: end" {
-            return Ok(Some(true));
+            let [open, whole] = self.rows;
+            return Ok(Some(open == 0 && whole > 0));
+        }
+        if let Some(row) = line.strip_prefix("bench: begin\t") {
+            let name = row.split('\t').nth(1).unwrap_or_default();
+            name.clone_into(&mut self.running);
+            self.rows[0] += 1;
+            return Ok(None);
+        }
+        if has_both_figures(line, &self.running) {
+            self.running.clear();
+            self.rows = [self.rows[0].saturating_sub(1), self.rows[1] + 1];
+            return Ok(None);
         }
         if line.starts_with("running ") && line.ends_with(" tests") {
             if std::mem::replace(&mut self.begun, true) {
@@ -230,6 +281,17 @@ impl Log {
             false => format!("{why}; {} passed, {} failed, running: {}", self.passed, self.failed, self.running),
         }
     }
+}
+
+/// `ROW of CRATE: 12.34 cycles, 5.6 ns`, for the row that has begun.
+fn has_both_figures(line: &str, row: &str) -> bool {
+    let figures = || {
+        let (name, figures) = line.strip_suffix(" ns")?.split_once(": ")?;
+        let (cycles, nanoseconds) = figures.split_once(" cycles, ")?;
+        let are_numbers = [cycles, nanoseconds].iter().all(|figure| figure.parse::<f64>().is_ok_and(f64::is_finite));
+        (are_numbers && name.split_once(" of ")?.0 == row).then_some(())
+    };
+    !row.is_empty() && figures().is_some()
 }
 
 #[cfg(test)]
@@ -270,8 +332,8 @@ mod tests {
     #[test]
     fn tests_for_one_cpu_come_first() {
         let tests = [test(0, "k::a"), test(1, "k::b\tmachine=smp=4"), test(2, "k::c"), test(3, "k::d\tmachine=gic=3")];
-        assert_eq!(arguments(&tests, &[]).unwrap(), "ktest.resume maxcpus=1 mem=512M ktest=0,2 ktest.smp=1");
-        assert_eq!(arguments(&tests, &["b"]).unwrap(), "ktest.resume maxcpus=1 mem=512M ktest= ktest.smp=1");
+        assert_eq!(arguments(&tests, &[]).unwrap(), "ktest.resume maxcpus=1 mem=512M cma=0 ktest=0,2 ktest.smp=1");
+        assert_eq!(arguments(&tests, &["b"]).unwrap(), "ktest.resume maxcpus=1 mem=512M cma=0 ktest= ktest.smp=1");
         assert!(arguments(&tests, &["d"]).is_err(), "nothing is left");
     }
 
@@ -286,6 +348,16 @@ mod tests {
         assert_eq!(read_all(&format!("{log}test b ... ok\r\n2 passed, 0 failed\r\n")), Ok(Some(true)));
         assert_eq!(read_all(&format!("{log}test b ... FAILED (why)\n1 passed, 1 failed\n")), Ok(Some(false)));
         assert!(read_all(&format!("{log}2 passed, 0 failed\n")).is_err(), "a line is missing");
+        let bench = "bench: begin\t0\tkmalloc/64\tquarry\r\n";
+        for (rows, expected) in [
+            (format!("{bench}kmalloc/64 of quarry: 12.3 cycles, 5 ns\r\n"), true),
+            (format!("{bench}kmalloc/8 of quarry: 12.3 cycles, 5 ns\r\n"), false),
+            (format!("{bench}kmalloc/64 of quarry: 12.3 cycles, much ns\r\n"), false),
+            (format!("{bench}bench: unable\t0\tkmalloc/64\tquarry\tno memory\r\n"), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(read_all(&format!("{rows}bench: end\r\n")), Ok(Some(expected)), "{rows}");
+        }
         assert!(read_all(&format!("{log}running 2 tests\n")).is_err(), "it has begun again");
         let mut log_of_b = Log::default();
         log_of_b.take(log.as_bytes()).unwrap();

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::addr::CpuId;
-use crate::driver::waker::Unresponsive;
+use crate::driver::gicv3::Gicv3Error;
 use arm_gic::IntId as ArmIntId;
 use core::fmt;
 
@@ -11,9 +11,9 @@ pub(crate) const INTIDS: u32 = 1020;
 /// Regions that the redistributors of a GICv3 may lie in; boards have one, QEMU with more than 123 CPUs two.
 pub const REGIONS: usize = 4;
 /// The lowest INTID of a shared interrupt.
-pub(super) const FIRST_SHARED: u32 = 32;
+const FIRST_SHARED: u32 = 32;
 /// The lowest INTID that is not one of the interrupts between CPUs.
-pub(super) const FIRST_PRIVATE_DEVICE: u32 = 16;
+const FIRST_PRIVATE_DEVICE: u32 = 16;
 
 /// The number of an interrupt: 0 to 15 between CPUs, 16 to 31 private to a CPU, from 32 shared.
 ///
@@ -87,31 +87,31 @@ impl Trigger {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum GicError {
-    /// No redistributor in the mapped range belongs to this CPU.
-    NoRedistributor,
+    /// A GICv3 did not do what it was asked for.
+    V3(Gicv3Error),
     /// The controller does not have this interrupt, or does not let it be enabled.
     Refused(IntId),
     /// The CPU takes no interrupts: it has not called [`Gic::init_cpu`](super::Gic::init_cpu).
     UnknownCpu(CpuId),
-    /// Interrupts between CPUs do not reach a CPU of this affinity: its lowest field is 16 or more.
-    Unreachable(u64),
-    /// The redistributor of this CPU did not complete its request in time.
-    Unresponsive(Unresponsive),
 }
 
 impl fmt::Display for GicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoRedistributor => f.write_str("no redistributor belongs to this CPU"),
+            Self::V3(error) => error.fmt(f),
             Self::Refused(intid) => write!(f, "the interrupt controller refuses interrupt {}", intid.0),
-            Self::Unreachable(affinity) => write!(f, "affinity {affinity:#x} is out of reach of other CPUs"),
-            Self::Unresponsive(error) => error.fmt(f),
             Self::UnknownCpu(cpu) => write!(f, "{cpu:?} takes no interrupts"),
         }
     }
 }
 
 impl core::error::Error for GicError {}
+
+impl From<Gicv3Error> for GicError {
+    fn from(error: Gicv3Error) -> Self {
+        Self::V3(error)
+    }
+}
 
 /// An interrupt that a CPU has taken and not ended yet. The number that ends it also names the CPU that asked for it.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! The interrupt controller: GICv2 and GICv3 behind one value, through crate `arm-gic`.
+//! The interrupt controller: GICv2, through crate `arm-gic`, and GICv3 behind one value.
 //!
 //! Interrupts between CPUs and private ones are set up on the CPU that is to take them. All interrupts have one
 //! priority: none interrupts the handler of another. A CPU can be sent an interrupt once it has called
@@ -97,9 +97,16 @@ impl Gic {
 
     /// Brings the shared part into a known state, every interrupt off. Once, on the boot CPU, before
     /// [`init_cpu`](Self::init_cpu).
-    pub fn init(&self) {
+    ///
+    /// # Errors
+    ///
+    /// [`GicError::V3`]: it does not complete what was written.
+    pub fn init(&self) -> Result<(), GicError> {
         match &self.backend {
-            Backend::V2(gic) => gic.init(),
+            Backend::V2(gic) => {
+                gic.init();
+                Ok(())
+            }
             Backend::V3(gic) => gic.init(),
         }
     }
@@ -108,7 +115,7 @@ impl Gic {
     ///
     /// # Errors
     ///
-    /// [`GicError::NoRedistributor`], [`GicError::Unreachable`], [`GicError::Unresponsive`].
+    /// [`GicError::V3`].
     pub fn init_cpu(&self) -> Result<(), GicError> {
         let _lock = self.configuration.lock();
         let name = match &self.backend {
@@ -126,7 +133,7 @@ impl Gic {
     ///
     /// # Errors
     ///
-    /// [`GicError::NoRedistributor`], [`GicError::Unresponsive`]; the CPU takes no interrupts all the same.
+    /// [`GicError::V3`]; the CPU takes no interrupts all the same.
     pub fn leave_cpu(&self) -> Result<(), GicError> {
         if let Some(place) = self.names.get(to_usize(u64::from(cpu::current().get()))) {
             place.store(0, Ordering::Release);
@@ -148,13 +155,15 @@ impl Gic {
     ///
     /// [`GicError::UnknownCpu`], [`GicError::Refused`] for an interrupt that is not between CPUs.
     pub fn send(&self, intid: IntId, cpu: CpuId) -> Result<(), GicError> {
-        let arm = intid.to_arm().ok().filter(|_| intid.is_between_cpus()).ok_or(GicError::Refused(intid))?;
+        if !intid.is_between_cpus() {
+            return Err(GicError::Refused(intid));
+        }
         let place = self.names.get(to_usize(u64::from(cpu.get())));
         let name = place.and_then(|place| place.load(Ordering::Acquire).checked_sub(1));
         let name = name.ok_or(GicError::UnknownCpu(cpu))?;
         match &self.backend {
-            Backend::V2(gic) => gic.send(arm, name),
-            Backend::V3(gic) => gic.send(arm, name).map_err(|_| GicError::Refused(intid))?,
+            Backend::V2(gic) => gic.send(intid.to_arm()?, name),
+            Backend::V3(gic) => gic.send(intid, name),
         }
         Ok(())
     }
@@ -163,7 +172,7 @@ impl Gic {
     ///
     /// # Errors
     ///
-    /// [`GicError::Refused`] if the controller does not have it, [`GicError::NoRedistributor`].
+    /// [`GicError::Refused`] if the controller does not have it or firmware keeps it, [`GicError::V3`].
     pub fn enable(&self, intid: IntId, trigger: Trigger) -> Result<(), GicError> {
         self.configure(|| match &self.backend {
             Backend::V2(gic) => gic.enable(intid, trigger),
@@ -171,7 +180,8 @@ impl Gic {
         })
     }
 
-    /// Holds `intid` back. One that is already on its way can still arrive. Any context; takes the controller's lock.
+    /// Holds `intid` back. One that is already on its way can still arrive; on GICv3 none is when this returns. Any context; takes
+    /// the controller's lock.
     ///
     /// # Errors
     ///
@@ -196,7 +206,7 @@ impl Gic {
     pub fn end(&self, taken: Acknowledged) {
         match &self.backend {
             Backend::V2(gic) => gic.end(taken),
-            Backend::V3(gic) => gic.end(taken),
+            Backend::V3(gic) => gic.end(&taken),
         }
     }
 

@@ -1,31 +1,25 @@
-//! GICv3 (Arm IHI 0069H), with affinity routing: every interrupt is in group 1 of the non-secure state, and the CPU
-//! interface is system registers.
+//! The registers of a GICv3 (Arm IHI 0069H) as this machine has them: two kinds of blocks in memory, and the CPU interface as
+//! system registers. `driver::gicv3` knows what to do with them.
 
 use super::interrupt::{Acknowledged, GicError, IntId, REGIONS, Trigger};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::cpu;
+use crate::driver::gicv3::{self, Barrier, Block, CpuRegister, Gicv3Error, Registers};
 use crate::driver::timer;
-use crate::driver::waker::{self, Power, WakeRegister};
-use crate::hal::patience::Patience;
 use aarch64_cpu::asm::barrier;
-use arm_gic::gicv3::registers::{Gicd, GicrSgi, Waker as WakerBits};
-use arm_gic::gicv3::{GicCpuInterface, GicDistributor, GicRedistributor, SgiTarget, SgiTargetGroup};
-use arm_gic::{IntId as ArmIntId, InterruptGroup, UniqueMmioPointer};
+use arm_gic::UniqueMmioPointer;
 use core::ptr::NonNull;
-use safe_mmio::{field, field_shared};
+use safe_mmio::fields::ReadPureWrite;
 
-/// Bytes from one redistributor to the next; twice that where it has the frames for virtual LPIs (§12.10).
-const REDISTRIBUTOR_SIZE: u64 = 128 << 10;
-
-/// The lowest affinity field of CPUs that the list of targets can name is below this (§12.11.44, without a range selector).
-const SGI_TARGETS: u64 = 16;
+/// Bytes of a distributor's registers.
+const DISTRIBUTOR_SIZE: u64 = 64 << 10;
 
 /// A GICv3.
 ///
 /// # Invariants
 ///
 /// - `GICV3-1`: at `distributor`, not zero, and in all of `redistributors`, none at zero unless it is empty, the registers
-///   are mapped as Device memory, for ever, and no other driver uses them.
+///   are mapped as Device memory, for ever, and no other driver uses them. All start on page boundaries.
 #[derive(Debug)]
 pub(super) struct V3 {
     distributor: VirtAddr,
@@ -41,150 +35,150 @@ impl V3 {
         Self { distributor, redistributors }
     }
 
-    pub(super) fn init(&self) {
-        let mut distributor = self.distributor();
-        distributor.enable_all_interrupts(false);
-        distributor.configure_default_settings();
+    pub(super) fn init(&self) -> Result<(), GicError> {
+        Ok(gicv3::init(self)?)
     }
 
     /// Answers with this CPU's affinity.
     pub(super) fn init_cpu(&self) -> Result<u64, GicError> {
-        let mut redistributor = self.own_redistributor()?;
-        GicCpuInterface::enable_system_register_el1();
-        barrier::isb(barrier::SY);
-        self.set_power(Power::Awake)?;
-        // One write ends an interrupt, no matter which EOImode a loader or the previous kernel chose.
-        write_ctlr(0);
-        redistributor.configure_default_settings();
-        GicCpuInterface::set_priority_mask(0xff);
-        GicCpuInterface::enable_group1(true);
-        barrier::isb(barrier::SY);
-        let affinity = cpu::affinity();
-        if affinity & 0xff < SGI_TARGETS { Ok(affinity) } else { Err(GicError::Unreachable(affinity)) }
+        Ok(gicv3::init_cpu(self)?)
     }
 
     pub(super) fn leave_cpu(&self) -> Result<(), GicError> {
-        GicCpuInterface::enable_group1(false);
-        barrier::isb(barrier::SY);
-        self.set_power(Power::Asleep)
-    }
-
-    /// Wakes this CPU's redistributor, or puts it to sleep, within a tenth of a second.
-    fn set_power(&self, wanted: Power) -> Result<(), GicError> {
-        let at = self.own_redistributor_at()?;
-        let mut patience = Patience::new(timer::ticks(), timer::frequency() / 10);
-        let is_patient = || patience.is_left(timer::ticks());
-        waker::set_power(&mut Waker(block::<GicrSgi>(at)), wanted, is_patient).map_err(GicError::Unresponsive)
+        Ok(gicv3::leave_cpu(self)?)
     }
 
     /// Makes an interrupt between CPUs pending on the CPU with `affinity`, whose lowest field is below 16.
-    pub(super) fn send(&self, intid: ArmIntId, affinity: u64) -> Result<(), arm_gic::gicv3::GicError> {
-        let [aff0, affinity1, affinity2, _, affinity3, ..] = affinity.to_le_bytes();
-        let target = SgiTarget::List { affinity3, affinity2, affinity1, target_list: 1_u16 << (aff0 & 0xf) };
-        // The handler sees all earlier stores, and the interrupt is on its way (Linux: `gic_ipi_send_mask`).
-        barrier::dsb(barrier::ISHST);
-        GicCpuInterface::send_sgi(intid, target, SgiTargetGroup::CurrentGroup1)?;
-        barrier::isb(barrier::SY);
-        Ok(())
+    pub(super) fn send(&self, intid: IntId, affinity: u64) {
+        gicv3::send(self, intid.get(), affinity);
     }
 
     pub(super) fn enable(&self, intid: IntId, trigger: Trigger) -> Result<(), GicError> {
-        let arm = intid.to_arm()?;
-        let refused = |_| GicError::Refused(intid);
-        if intid.is_shared() {
-            let mut distributor = self.distributor();
-            if intid.get() >= distributor.typer().num_spis() + super::interrupt::FIRST_SHARED {
-                return Err(GicError::Refused(intid));
-            }
-            distributor.set_trigger(arm, trigger.to_arm()).map_err(refused)?;
-            distributor.set_routing(arm, Some(cpu::affinity())).map_err(refused)?;
-            return distributor.enable_interrupt(arm, true).map_err(refused);
-        }
-        let mut redistributor = self.own_redistributor()?;
-        if intid.has_trigger() {
-            redistributor.set_trigger(arm, trigger.to_arm()).map_err(refused)?;
-        }
-        redistributor.enable_interrupt(arm, true).map_err(refused)
+        gicv3::enable(self, intid.get(), trigger == Trigger::Edge).map_err(|error| of(intid, error))
     }
 
     pub(super) fn disable(&self, intid: IntId) -> Result<(), GicError> {
-        let arm = intid.to_arm()?;
-        let refused = |_| GicError::Refused(intid);
-        if intid.is_shared() {
-            return self.distributor().enable_interrupt(arm, false).map_err(refused);
-        }
-        self.own_redistributor()?.enable_interrupt(arm, false).map_err(refused)
+        gicv3::disable(self, intid.get()).map_err(|error| of(intid, error))
     }
 
     pub(super) fn acknowledge(&self) -> Option<Acknowledged> {
-        let word = GicCpuInterface::get_and_acknowledge_interrupt(InterruptGroup::Group1)?;
-        // The handler must see all writes before the interrupt was raised, and the acknowledgement must have taken effect
-        // (Linux: `gic_read_iar`).
-        barrier::dsb(barrier::SY);
-        Some(Acknowledged { word, intid: IntId::new(u32::from(word))? })
+        let intid = IntId::new(gicv3::acknowledge(self)?)?;
+        Some(Acknowledged { word: intid.to_arm().ok()?, intid })
     }
 
-    pub(super) fn end(&self, taken: Acknowledged) {
-        GicCpuInterface::end_interrupt(taken.word, InterruptGroup::Group1);
-        barrier::isb(barrier::SY);
+    pub(super) fn end(&self, taken: &Acknowledged) {
+        gicv3::end(self, taken.intid.get());
     }
 
-    fn distributor(&self) -> GicDistributor<'static> {
-        GicDistributor::new(block::<Gicd>(self.distributor))
-    }
-
-    /// The redistributor of this CPU: the one whose affinity is the CPU's own.
-    fn own_redistributor(&self) -> Result<GicRedistributor<'static>, GicError> {
-        self.own_redistributor_at().map(|at| GicRedistributor::new(block::<GicrSgi>(at)))
-    }
-
-    fn own_redistributor_at(&self) -> Result<VirtAddr, GicError> {
-        self.redistributors.iter().find_map(own_redistributor_in).ok_or(GicError::NoRedistributor)
-    }
-}
-
-/// The redistributor of this CPU, if it lies in a region, which ends with the last one that it has.
-fn own_redistributor_in(region: &VirtRange) -> Option<VirtAddr> {
-    let mut at = region.start();
-    loop {
-        VirtRange::from_size(at, REDISTRIBUTOR_SIZE).filter(|whole| region.contains_range(*whole))?;
-        let typer = GicRedistributor::new(block::<GicrSgi>(at)).typer();
-        if typer.core_mpidr() == cpu::affinity() {
-            return Some(at);
-        }
-        if typer.last_redistributor() {
+    /// The register of type `T` at `offset`, if it lies in the block and is aligned.
+    fn register<T>(&self, block: Block, offset: u64) -> Option<UniqueMmioPointer<'static, ReadPureWrite<T>>> {
+        let (start, size) = (self.start(block)?, size_of::<T>() as u64);
+        if !offset.is_multiple_of(size) || offset.checked_add(size)? > self.size(block) {
             return None;
         }
-        let step = if typer.virtual_lpis_supported() { 2 * REDISTRIBUTOR_SIZE } else { REDISTRIBUTOR_SIZE };
-        at = at.checked_add(step)?;
+        let at = NonNull::new(start.checked_add(offset)?.as_ptr())?;
+        // SAFETY: GICV3-1: the checks above keep it in the block, aligned. Another pointer to the same register may be alive on
+        // another CPU: each makes single volatile accesses, and those that change what they read hold the lock.
+        Some(unsafe { UniqueMmioPointer::new(at) })
+    }
+
+    fn start(&self, block: Block) -> Option<VirtAddr> {
+        match block {
+            Block::Distributor => Some(self.distributor),
+            Block::Region(number) => self.redistributors.get(number).map(|region| region.start()),
+        }
     }
 }
 
-/// Writes `ICC_CTLR_EL1` (§12.2.6). In effect after the next ISB.
-fn write_ctlr(value: u64) {
-    // SAFETY: the register decides how this CPU ends interrupts, and the controller is this driver's (GICV3-1).
-    unsafe { core::arch::asm!("msr S3_0_C12_C12_4, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+/// The error of a request about `intid`.
+fn of(intid: IntId, error: Gicv3Error) -> GicError {
+    if error == Gicv3Error::Refused { GicError::Refused(intid) } else { GicError::V3(error) }
 }
 
-/// The wake register among the registers of a redistributor.
-struct Waker(UniqueMmioPointer<'static, GicrSgi>);
-
-impl WakeRegister for Waker {
-    fn read(&self) -> u32 {
-        let gicr = field_shared!(self.0, gicr);
-        field_shared!(gicr, waker).read().bits()
+impl Registers for V3 {
+    fn read(&self, block: Block, offset: u64) -> u32 {
+        self.register(block, offset).map_or(0, |register| register.read())
     }
 
-    fn write(&mut self, value: u32) {
-        let mut gicr = field!(self.0, gicr);
-        field!(gicr, waker).write(WakerBits::from_bits_retain(value));
+    fn write(&self, block: Block, offset: u64, value: u32) {
+        if let Some(mut register) = self.register(block, offset) {
+            register.write(value);
+        }
     }
-}
 
-/// The registers of type `T` at `at`, inside what GICV3-1 names.
-fn block<T>(at: VirtAddr) -> UniqueMmioPointer<'static, T> {
-    // SAFETY: GICV3-1: not zero.
-    let at = unsafe { NonNull::new_unchecked(at.as_ptr()) };
-    // SAFETY: GICV3-1. Another pointer to the same block can be alive only in code that holds the lock.
-    unsafe { UniqueMmioPointer::new(at) }
+    fn read_wide(&self, block: Block, offset: u64) -> u64 {
+        self.register(block, offset).map_or(0, |register| register.read())
+    }
+
+    fn write_wide(&self, block: Block, offset: u64, value: u64) {
+        if let Some(mut register) = self.register(block, offset) {
+            register.write(value);
+        }
+    }
+
+    fn size(&self, block: Block) -> u64 {
+        match block {
+            Block::Distributor => DISTRIBUTOR_SIZE,
+            Block::Region(number) => self.redistributors.get(number).map_or(0, |region| region.size()),
+        }
+    }
+
+    fn cpu_read(&self, register: CpuRegister) -> u64 {
+        macro_rules! read {
+            ($name:literal) => {{
+                let value: u64;
+                // SAFETY: the interface is this driver's (GICV3-1); reading IAR1 takes an interrupt, as the caller wants.
+                unsafe { core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nostack, preserves_flags)) };
+                value
+            }};
+        }
+        match register {
+            CpuRegister::Ctlr => read!("S3_0_C12_C12_4"),
+            CpuRegister::Iar1 => read!("S3_0_C12_C12_0"),
+            CpuRegister::Igrpen1 => read!("S3_0_C12_C12_7"),
+            CpuRegister::Pmr => read!("S3_0_C4_C6_0"),
+            CpuRegister::Sre => read!("S3_0_C12_C12_5"),
+            // Write-only.
+            CpuRegister::Eoir1 | CpuRegister::Sgi1r => 0,
+        }
+    }
+
+    fn cpu_write(&self, register: CpuRegister, value: u64) {
+        macro_rules! write {
+            ($name:literal) => {
+                // SAFETY: the interface is this driver's (GICV3-1), and decides about nothing but interrupts.
+                unsafe { core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack, preserves_flags)) }
+            };
+        }
+        match register {
+            CpuRegister::Ctlr => write!("S3_0_C12_C12_4"),
+            CpuRegister::Eoir1 => write!("S3_0_C12_C12_1"),
+            CpuRegister::Igrpen1 => write!("S3_0_C12_C12_7"),
+            CpuRegister::Pmr => write!("S3_0_C4_C6_0"),
+            CpuRegister::Sgi1r => write!("S3_0_C12_C11_5"),
+            CpuRegister::Sre => write!("S3_0_C12_C12_5"),
+            // Read-only.
+            CpuRegister::Iar1 => {}
+        }
+    }
+
+    fn affinity(&self) -> u64 {
+        cpu::affinity()
+    }
+
+    fn barrier(&self, kind: Barrier) {
+        match kind {
+            Barrier::Stores => barrier::dsb(barrier::ISHST),
+            Barrier::All => barrier::dsb(barrier::SY),
+            Barrier::Instructions => barrier::isb(barrier::SY),
+        }
+    }
+
+    fn ticks(&self) -> u64 {
+        timer::ticks()
+    }
+
+    fn frequency(&self) -> u64 {
+        timer::frequency()
+    }
 }

@@ -28,6 +28,7 @@ use crate::arch::aarch64::stack::StackError;
 use crate::driver::timer;
 use crate::fdt::{Cpu, EnableMethod, Tree};
 use crate::global::{self, StackAllocError};
+use crate::hal::patience::Patience;
 use crate::hal::wait::Atomic;
 use crate::sync::{OrderedLock, class};
 use ::log::{error, info, warn};
@@ -35,9 +36,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use work::Job;
 
-/// Limit on any step of another CPU before it is reported: a second, in ticks of the counter.
-pub(super) fn patience() -> u64 {
-    timer::frequency()
+/// The time that any step of another CPU may take before it is reported: a second from now on.
+pub(super) fn patience() -> Patience {
+    Patience::new(timer::ticks(), timer::frequency())
 }
 
 /// State of a CPU.

@@ -10,6 +10,7 @@ use crate::arch::aarch64::{
 };
 use crate::driver::timer;
 use crate::global;
+use crate::hal::patience::Patience;
 use crate::hal::wait::Context;
 use crate::kernel::errata::report;
 use crate::kernel::{interrupts, smp_call, tick};
@@ -85,9 +86,9 @@ pub(super) fn bring_up(cpu: CpuId) -> Result<(), CpuError> {
         record.set(before);
         return Err(error);
     }
-    let start = timer::ticks();
+    let mut patience = patience();
     while record.state() != CpuState::Online {
-        let waited = timer::ticks().wrapping_sub(start) > patience();
+        let waited = !patience.is_left(timer::ticks());
         let given_up =
             waited && (record.go(CpuState::Starting, CpuState::Late) || record.go(CpuState::Arrived, CpuState::Late));
         if given_up || record.state() == CpuState::Late {
@@ -215,18 +216,18 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
         return Err(CpuError::State(cpu, record.state()));
     }
     interrupts::kick(cpu);
-    let start = timer::ticks();
+    let (mut leaving, mut stopping) = (patience(), Patience::new(timer::ticks(), 2 * timer::frequency()));
     let parked = loop {
         match record.state() {
             CpuState::Parked => break record,
-            CpuState::Leaving if timer::ticks().wrapping_sub(start) > patience() => {
+            CpuState::Leaving if !leaving.is_left(timer::ticks()) => {
                 // It may have begun to leave in this very moment: the first change of the state decides.
                 if record.go(CpuState::Leaving, CpuState::Online) {
                     return Err(CpuError::NoAnswer(cpu));
                 }
             }
             // It takes no interrupts any more. It keeps its cached memory, for when it comes back.
-            CpuState::Stopping if timer::ticks().wrapping_sub(start) > 2 * patience() => {
+            CpuState::Stopping if !stopping.is_left(timer::ticks()) => {
                 error!("{cpu:?} has begun to go offline, and does not end");
                 return Err(CpuError::NoAnswer(cpu));
             }
@@ -240,9 +241,9 @@ pub fn cpu_down(cpu: CpuId) -> Result<(), CpuError> {
     if record.release.load(Ordering::Relaxed) == 0 {
         // Firmware takes it from here: it is off when firmware says so.
         let affinity = parked.affinity.load(Ordering::Relaxed);
-        let start = timer::ticks();
+        let mut patience = patience();
         while !psci::is_off(affinity).map_err(CpuError::Firmware)? {
-            if timer::ticks().wrapping_sub(start) > patience() {
+            if !patience.is_left(timer::ticks()) {
                 error!("{cpu:?} has stopped, but firmware does not say that it is off");
                 parked.set(CpuState::Late);
                 return Err(CpuError::NoAnswer(cpu));

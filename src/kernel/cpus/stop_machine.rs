@@ -17,8 +17,8 @@ pub(in crate::kernel) fn hold_others(work: &mut dyn FnMut()) -> bool {
     let number = stop_machine::next();
     let here = cpu::current();
     let others = || global::online_cpus().filter(move |cpu| *cpu != here);
-    let start = timer::ticks();
-    let is_late = || timer::ticks().wrapping_sub(start) > patience();
+    let mut patience = patience();
+    let mut is_late = || !patience.is_left(timer::ticks());
     for other in others() {
         // Some asynchronous calls may still be queued.
         while smp_call_async(other, wait_here, crate::addr::to_usize(number)) == Err(CallError::Busy) {

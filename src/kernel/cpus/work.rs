@@ -71,11 +71,11 @@ pub fn run_everywhere<F: Fn(CpuId) + Sync>(body: &F) -> u32 {
         count += 1;
     }
     body(here);
-    let mut start = timer::ticks();
+    let mut waiting = patience();
     // Acquire pairs with the release in `run_here`: the other CPUs' work is visible.
     while job.left.load(Ordering::Acquire) != 0 {
-        if timer::ticks().wrapping_sub(start) > patience() {
-            start = timer::ticks();
+        if !waiting.is_left(timer::ticks()) {
+            waiting = patience();
             let late = global::online_cpus().filter(|cpu| Record::of(*cpu).is_some_and(|record| !is_free(record)));
             late.for_each(no_answer);
         }

@@ -8,6 +8,7 @@ use crate::arch::aarch64::{counter, pmu};
 use crate::board::Board;
 use crate::gfp::Gfp;
 use crate::global::{KVec, Pages, VVec};
+use crate::hal::patience::elapsed;
 use crate::kernel::command::Command;
 use crate::kernel::input;
 use crate::kernel::machine::Machine;
@@ -99,7 +100,7 @@ fn bench(machine: &Machine, name: &str) {
                 return kprintln!("no memory for {}", row.about);
             }
             let (ticks, retired) =
-                (counter::ticks() - begun, pmu::instructions_retired(&machine.cpu).wrapping_sub(retired));
+                (elapsed(begun, counter::ticks()), pmu::instructions_retired(&machine.cpu).wrapping_sub(retired));
             if round > 0 {
                 (best, sum) = (best.min(ticks), sum + ticks);
                 // The event counter has 32 bits.

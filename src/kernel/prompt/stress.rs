@@ -7,6 +7,7 @@ use crate::addr::{CpuId, Order, to_usize};
 use crate::arch::aarch64::counter;
 use crate::gfp::Gfp;
 use crate::global::{self, KVec, Pages, VVec};
+use crate::hal::patience::elapsed;
 use crate::kernel::bootargs::parse_number;
 use crate::kernel::command::{Command, no_words};
 use crate::kernel::machine::Machine;
@@ -98,7 +99,7 @@ fn stress(machine: &Machine, rest: &str) {
         let mut bar = (cpu == CpuId::BOOT && !drawn).then(|| Progress::new("stress"));
         let mut live = (cpu == CpuId::BOOT && drawn).then(|| Live::begin(machine, "the stress"));
         loop {
-            let passed = counter::ticks().wrapping_sub(begun);
+            let passed = elapsed(begun, counter::ticks());
             if let Some(bar) = &mut bar {
                 bar.show(passed, total);
                 if input::is_cancelled() {
@@ -119,7 +120,7 @@ fn stress(machine: &Machine, rest: &str) {
         }
         refused.fetch_add(worker.refused, Ordering::Relaxed);
     });
-    let milliseconds = (counter::ticks().wrapping_sub(begun) * 1000 / counter::frequency()).max(1);
+    let milliseconds = (elapsed(begun, counter::ticks()) * 1000 / counter::frequency()).max(1);
     let (steps, refused) = (steps.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
     kprintln!("{steps} operations on {cpus} CPUs in {milliseconds} ms, {} a second", steps * 1000 / milliseconds);
     kprintln!("{refused} allocations refused; free pages before {free}, now {}", global::nr_free_pages());

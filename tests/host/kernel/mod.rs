@@ -3,6 +3,7 @@
 mod address;
 mod elf;
 mod gfp_names;
+mod gicv3;
 mod json;
 mod kallsyms;
 mod line;
