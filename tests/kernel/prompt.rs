@@ -301,6 +301,7 @@ ktest!(
     report = "CPU 1: Online, affinity 0x1, ",
     report = "CPU 1: [0x",
     report = " are in use, static variables included",
+    report = "dynamic: ",
     report = " bytes a CPU, ",
     report = "level  interrupts  class\n    0  either      embedding kernel\n",
     report = "CPU 1 holds none",

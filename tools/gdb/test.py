@@ -76,7 +76,7 @@ check("the caches are slabinfo's", ours.keys() == theirs.keys() and len(ours) > 
 differ = [name for name in theirs if ours.get(name) != theirs[name]]
 check("and so are their objects", len(differ) <= 2, "; ".join(f"{name}: {ours.get(name)}, {theirs[name]}" for name in differ))
 theirs = [line.split()[0] for line in answer("maps 1").splitlines()]
-vmas = want("quarry vmas", r"^space \d+:", r"READ \|", r"GROWSDOWN")
+vmas = want("quarry vmas", r"^process 1 \(spin\):", r"READ \|", r"GROWSDOWN")
 ours = [line.split()[0].replace("0x", "") for line in vmas.splitlines()[1:]]
 check("the areas of a process are those of maps", [end.lstrip("0") for row in theirs for end in row.split("-")]
       == [end for row in ours for end in row.split("-")], f"{theirs}, {ours}")
@@ -97,6 +97,9 @@ slab = re.search(r"slab at (0x[0-9a-f]+)", want("quarry slab kmalloc-64", r"^cac
                  + want("quarry slab kmem_cache", r"^cache kmem_cache at 0x", r"slab at 0xffff"))
 slab = int(slab.group(1), 16)
 frame = (slab - 0xffff_0000_0000_0000) >> 12
+# The program's code, which it has run, and memory of its stack.
+code = int(next(line for line in vmas.splitlines() if re.search(r"\bEXEC\b", line)).split()[0].split("-")[0], 16)
+stack = int(next(line for line in vmas.splitlines() if "GROWSDOWN" in line).split()[0].split("-")[1], 16) - 8
 QUESTIONS = [
     (f"quarry what {bad:#x}", r"guard page after vmalloc area 0xffff8", r"^(guard|nothing is mapped there)"),
     (f"quarry what {bad - 4096:#x}", r"is in vmalloc area 0xffff8", r"^page at 0x[0-9a-f]+, kernel, R[WO], "),
@@ -110,7 +113,15 @@ QUESTIONS = [
     ("quarry page 0x7fff0000", r"has no descriptor|is no address"),
     (f"quarry pt {slab:#x}", r"^level 0, entry 0: 0x\w+ table at", r"^level 1, entry 1: ", r"kernel, RW, WriteBack"),
     ("quarry pt memset", r"^level 0, entry 256", r"^level [23].* RX, WriteBack"),
-    ("quarry pt 0x1000", r"upper half"),
+    (f"quarry what {code:#x}", r"is in process 1 \(spin\): area 0x\w+-0x\w+ .*EXEC", r"^page at 0x\w+, user, RX, ",
+     r"^pfn 0x\w+ at 0x\w+: User, order 0"),
+    (f"quarry what {stack:#x} 1", r"is in process 1 \(spin\): area 0x\w+-0x\w+ .*GROWSDOWN", r"^page at 0x\w+, user, RW, ",
+     r"^pfn 0x\w+ at 0x\w+: User, order 0"),
+    (f"quarry what {code - 4096:#x}", r"in process 1 \(spin\): (area|in no area)"),
+    (f"quarry pt {code:#x}", r"^tables of process 1 \(spin\) at 0x\w+", r"^level 0, entry 0: 0x\w+ table at",
+     r"^level 3, entry \d+: 0x\w+ page at 0x\w+, user, RX, .*not global"),
+    ("quarry pt 0x1000", r"^tables of process 1 ", r" nothing$"),
+    ("quarry pt 0x1000 99", r"no process 99 has a space; there are: process 1 \(spin\)"),
     ("quarry slab", r"^kmalloc-64 "),
     ("quarry slab nothing", r"no cache 'nothing'"),
     ("quarry areas", r"IOREMAP"),
@@ -123,6 +134,11 @@ def ask():
     return [want(*question) for question in QUESTIONS] + printed()
 
 
+def raw(value):
+    """The number in a value, as gdb shows it without our printers."""
+    return int(re.findall(r"\d+", re.sub(r"\w*[a-z_]\w*", "", value.format_string(raw=True)))[-1])
+
+
 def printed():
     """The pretty-printers."""
     module = sys.modules["structures"]
@@ -131,14 +147,23 @@ def printed():
     slots = (slot for lock in module.elements(module.static("quarry::global::vmalloc::VMALLOC")["nodes"])
              for slot in module.elements(module.dig(lock, "quarry::mm::vmalloc::busy::Busy")["recent"]))
     area = module.at(next(filter(None, map(module.number, slots))), module.NODE.format(module.AREA))["payload"]
-    said = [descriptor.format_string(), cache.format_string(), area.format_string()]
-    for name, raw in (("quarry::gfp::Gfp", 0x7c0), ("quarry::hal::entry::RawEntry", 0x0068_0000_4000_0703),
+    process = module.process_of(1)
+    code_area = next(one for one in process.areas() if module.number(one["start"]) == code)
+    said = [value.format_string() for value in (descriptor, cache, area, code_area)]
+    for name, raw in (("quarry::mm::page::flags::PageState", module.number(descriptor["state"])), ("quarry::gfp::Gfp", 0x7c0), ("quarry::hal::entry::RawEntry", 0x0068_0000_4000_0703),
                       ("quarry::mm::vmalloc::flags::VmFlags", 0x42)):
         kind = gdb.lookup_type(name)
         said.append(gdb.Value(raw.to_bytes(kind.sizeof, "little"), kind).format_string())
-    wanted = [r"PageDescriptor\(Slab, order \d, 1 reference", r"Cache\(kmem_cache, \d+ bytes, \d+ objects in \d+ slabs\)",
-              r"Area\(0xffff8.*\)", r"Gfp\(KERNEL \| ZERO\)|Gfp\(USER \| ZERO\)", r"RawEntry\(page at 0x40000000, kernel, ",
-              r"VmFlags\(ALLOC \| NO_GUARD\)"]
+    # As gdb itself shows the field of this name.
+    fields = ", ".join(f"{name} {raw(descriptor[name]):#x}" for name in ("next", "prev", "aux", "owner"))
+    first, last, offset = (raw(code_area[name]) for name in ("start", "end", "offset"))
+    counts = [raw(module.dig(cache["node"], "quarry::mm::slab::node::Node")[name]) for name in ("objects", "slabs")]
+    wanted = [rf"PageDescriptor\(Slab, order \d, 1 reference, compound, {fields}\)|PageDescriptor\(Slab, order 0, 1 reference, {fields}\)",
+              rf"Cache\(kmem_cache, {raw(cache['shape']['object_size'])} bytes, {counts[0]} objects in {counts[1]} slabs\)$",
+              rf"Area\({raw(area['start']):#018x}-{raw(area['end']):#018x} +{raw(area['end']) - raw(area['start'])} ",
+              rf"Vma\({first:#x}-{last:#x} offset {offset:#x} .*READ \| EXEC\b", r"PageState\(Slab, order \d, 1 reference",
+              r"Gfp\(KERNEL \| ZERO\)$", r"RawEntry\(page at 0x40000000, kernel, RW, WriteBack\b",
+              r"VmFlags\(ALLOC \| NO_GUARD\)$"]
     for text, pattern in zip(said, wanted):
         check(f"printer of {pattern.split('(')[0]}", re.match(pattern, text), text)
     return said

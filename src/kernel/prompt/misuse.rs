@@ -11,6 +11,7 @@ use crate::hal::prot::Prot;
 use crate::kernel::command::Command;
 use crate::kernel::machine::Machine;
 use crate::kernel::provoke::{self, Wrong};
+use crate::kernel::screen;
 use crate::kprintln;
 use crate::mm::dma::{DeviceSpec, ToDevice};
 use crate::mm::slab::{CacheSpec, SlabFlags};
@@ -116,9 +117,11 @@ fn fault(machine: &Machine, name: &str) {
         if !name.is_empty() {
             kprintln!("no kind {name:?}; there are:");
         }
-        return KINDS.iter().for_each(|kind| {
-            let end = if kind.ends { "; the machine ends" } else { "" };
-            kprintln!("  {:<20} {}{end}", kind.name, kind.about);
+        return screen::list(machine, |f| {
+            KINDS.iter().try_for_each(|kind| {
+                let end = if kind.ends { "; the machine ends" } else { "" };
+                writeln!(f, "  {:<20} {}{end}", kind.name, kind.about)
+            })
         });
     };
     kprintln!("{}: {}", kind.name, kind.about);

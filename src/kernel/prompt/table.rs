@@ -1,16 +1,18 @@
 //! The families of commands, and `help`. A new command is a row of its family; a new family is a line here.
 #![forbid(unsafe_code)]
 
-use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, poke, processes, stress};
+use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, processes, stress, word};
 use crate::kernel::command::Command;
-use crate::kernel::{map, record, top};
+use crate::kernel::machine::Machine;
+use crate::kernel::{map, record, screen, top};
 use crate::kprintln;
+use core::fmt;
 
 /// Every family, in the order in which `help` lists them.
 const FAMILIES: &[&[Command]] = &[
     &[HELP],
     memory::COMMANDS,
-    poke::COMMANDS,
+    word::COMMANDS,
     allocations::COMMANDS,
     counts::COMMANDS,
     map::COMMANDS,
@@ -36,7 +38,7 @@ const HELP: Command = Command {
             commands().for_each(|command| offer(command.name));
         }
     },
-    run: |_, name| help(name),
+    run: help,
 };
 
 /// Every command.
@@ -69,12 +71,34 @@ pub(super) fn suggest(wrong: &str) {
     }
 }
 
-fn help(name: &str) {
-    if name.is_empty() {
-        for command in commands() {
-            kprintln!("  {:<12} {:<8} {}", command.name, command.arguments, command.help);
+/// Column of the commands' effects in the list, and the terminal's last.
+const EFFECT: usize = 30;
+const LAST: usize = 79;
+
+/// A command in the list: its effect beside its arguments, in as many lines as that takes.
+fn row(command: &Command, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "  {} {}", command.name, command.arguments)?;
+    let mut column = 2 + command.name.len() + 1 + command.arguments.len();
+    if column >= EFFECT {
+        writeln!(f)?;
+        column = 0;
+    }
+    write!(f, "{:gap$}", "", gap = EFFECT - column)?;
+    column = EFFECT;
+    for word in command.help.split(' ') {
+        if column + 1 + word.len() > LAST {
+            write!(f, "\n{:EFFECT$}", "")?;
+            column = EFFECT;
         }
-        return;
+        write!(f, " {word}")?;
+        column += 1 + word.len();
+    }
+    writeln!(f)
+}
+
+fn help(machine: &Machine, name: &str) {
+    if name.is_empty() {
+        return screen::list(machine, |f| commands().try_for_each(|command| row(command, f)));
     }
     match find(name) {
         Some(Command { name, arguments, help, example, .. }) => {
