@@ -129,7 +129,7 @@ ktest!(
 
 ktest!(
     boot: every_listing_waits_for_a_key,
-    machine = "append='lines=4' type='help\\r|q|ptdump\\r|q|layout\\r|q|memmap\\r|q|iomem\\r|q|memblock\\r|q|locks\\r|q|fault\\r|q|bench\\r|q|iomaps\\r|q|exec\\r|q|faults\\r|q|vmallocinfo\\r|q|map vmalloc\\r|q|top once\\r|\\x03|quit\\r'",
+    machine = "append='lines=4' type='help\\r|q|ptdump\\r|q|layout\\r|q|memmap\\r|q|iomem\\r|q|memblock\\r|q|locks\\r|q|fault\\r|q|bench\\r|q|iomaps\\r|q|exec\\r|q|faults\\r|q|map vmalloc\\r|q|top once\\r|\\x03|quit\\r'",
     timeout = 40,
     report = "quarry> help\n  help ",
     report = "-- more --          quarry> ptdump\n",
@@ -143,7 +143,6 @@ ktest!(
     report = "-- more --          quarry> iomaps\n",
     report = "-- more --          quarry> exec\n",
     report = "-- more --          quarry> faults\n",
-    report = "-- more --          quarry> vmallocinfo\n",
     report = "-- more --          quarry> map vmalloc\n",
     report = "-- more --          quarry> top once\n",
     report = "-- more --          quarry> quit\n",

@@ -1,7 +1,6 @@
 """Quarry's structures as gdb sees them: values by the DWARF of the ELF, words that are one integer to the compiler, and walks over
 what the kernel has of pages, tables, areas and caches."""
 
-import re
 import struct
 
 import gdb
@@ -82,9 +81,8 @@ def text(value):
 
 
 def variant(value):
-    """The name of the variant that an enum with fields is."""
-    shown = value.format_string(max_depth=0, raw=True)
-    return re.sub(r"[({ ].*", "", shown, flags=re.S).rsplit("::", 1)[-1]
+    """The name of the variant that an enum with fields is: gdb gives such a value the fields of that one alone."""
+    return next(field.name for field in value.type.fields() if field.name)
 
 
 def variants(name):

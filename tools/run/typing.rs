@@ -71,10 +71,10 @@ fn sleeps(process: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// Line ends that `\m` stands for: more than wait for the kernel's reader.
-const MANY: usize = 2000;
+/// Keys that `\m` stands for: more than wait for the kernel's reader. In an empty line Ctrl-U does nothing.
+const MANY: [u8; 2000] = [0x15; 2000];
 
-/// Reads pieces with `|` between them; `\r`, `\n`, `\t`, `\\` and `\xNN` are bytes, `\m` is many line ends.
+/// Reads pieces with `|` between them; `\r`, `\n`, `\t`, `\\` and `\xNN` are bytes, `\m` is many keys.
 pub(crate) fn pieces(text: &str) -> Result<Vec<Vec<u8>>, String> {
     text.split('|').map(unescape).collect()
 }
@@ -88,7 +88,7 @@ fn unescape(piece: &str) -> Result<Vec<u8>, String> {
             continue;
         }
         if let Some(rest) = letters.as_str().strip_prefix('m') {
-            bytes.extend([b'\n'; MANY]);
+            bytes.extend(MANY);
             letters = rest.chars();
             continue;
         }
@@ -116,7 +116,7 @@ mod tests {
     fn pieces_hold_any_byte() {
         let read = pieces("help\\r|a\\x1b[A\\t\\\\|{idle}").unwrap();
         assert_eq!(read, [b"help\r".to_vec(), b"a\x1b[A\t\\".to_vec(), b"{idle}".to_vec()]);
-        assert_eq!(pieces("a\\mb").unwrap(), [[&b"a"[..], &[b'\n'; MANY], b"b"].concat()]);
+        assert_eq!(pieces("a\\mb").unwrap(), [[&b"a"[..], &MANY, b"b"].concat()]);
         for wrong in ["\\", "\\q", "\\x1", "\\xzz"] {
             assert!(pieces(wrong).is_err(), "{wrong}");
         }
