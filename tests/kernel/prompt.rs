@@ -82,7 +82,7 @@ ktest!(
 
 ktest!(
     boot: programs_are_started_shown_and_killed,
-    machine = "smp=2 type='exec hello from here\\r|exec spin &\\r|ps\\r|maps 2\\r|kill 2\\r|ps\\r|maps 2\\r|exec nothing\\r|exec\\r|check\\r|quit\\r'",
+    machine = "smp=2 type='exec hello from here\\r|exec spin &\\r|ps\\r|maps 2\\r|kill 2;ps\\r|maps 2\\r|exec nothing\\r|exec\\r|check\\r|quit\\r'",
     timeout = 40,
     report = "hello from process 1\n",
     report = "argument 2: here\n",
