@@ -79,6 +79,32 @@ pub(super) fn list(machine: &Machine, write: impl Fn(&mut fmt::Formatter<'_>) ->
     page(machine, &fmt::from_fn(write));
 }
 
+/// A row of a list: its head, and behind it, from `column` on, words in as many lines of 80 columns as they take.
+pub(super) fn row(head: fmt::Arguments<'_>, column: usize, parts: &[&str], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut length = Length(0);
+    write!(length, "{head}")?;
+    f.write_fmt(head)?;
+    // Two blanks at least are between them.
+    let mut at = length.0;
+    if at + 2 > column {
+        writeln!(f)?;
+        at = 0;
+    }
+    write!(f, "{:gap$}", "", gap = column - at)?;
+    at = column;
+    for word in parts.iter().flat_map(|part| part.split(' ')) {
+        let blank = usize::from(at > column);
+        if blank != 0 && at + blank + word.len() >= COLUMNS {
+            write!(f, "\n{:column$}{word}", "")?;
+            at = column + word.len();
+        } else {
+            write!(f, "{:blank$}{word}", "")?;
+            at += blank + word.len();
+        }
+    }
+    writeln!(f)
+}
+
 /// `text` as a string, or `None` without memory for it. It is measured first and made into memory that is there, as it may take
 /// locks under which nothing may be allocated.
 fn made(text: &dyn fmt::Display) -> Option<String> {

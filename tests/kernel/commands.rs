@@ -196,7 +196,7 @@ ktest!(
     report = "cache kmalloc-4k, objects of 4096 bytes\n",
     report = "\nand ",
     report = " slabs more\n",
-    report = " pages), objects: # "
+    report = " pages)\nobjects: # "
 );
 fn a_long_list_of_slabs_is_cut() {
     let mut held: KVec<KVec<u8>> = KVec::with_capacity(400, Gfp::KERNEL).expect("memory");

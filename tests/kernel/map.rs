@@ -91,6 +91,7 @@ ktest!(
     boot: areas_and_gaps_are_shown_in_proportion_and_as_a_list,
     machine = "type='map vmalloc\\r|quit\\r'",
     report = "areas 0xffff8001",
+    report = " KiB\n+0x0000000000 ",
     report = "I  ioremap ",
     report = "G  guard pages ",
     report = " areas, a cell ",

@@ -312,7 +312,7 @@ ktest!(
     boot: wrong_frees_at_the_prompt_are_reported_and_harm_nothing,
     machine = "type='fault\\r|fault what\\r|fault double-free\\r|fault free-inside\\r|fault free-page-as-object\\r|fault free-stack\\r|fault wrong-cache\\r|fault page-double-free\\r|fault page-wrong-order\\r|fault page-inside\\r|fault page-of-image\\r|fault page-no-ram\\r|fault area-double-free\\r|fault area-inside\\r|fault area-wrong-kind\\r|fault page-of-area\\r|fault map-ram\\r|fault unmap-twice\\r|fault pool-double-free\\r|fault dma-stack\\r|fault sleep-in-atomic\\r|fault sleep-with-lock\\r|check\\r|quit\\r'",
     timeout = 40,
-    report = "  stack-overflow       a CPU's stack overflows; the machine ends\n",
+    report = "  stack-overflow       a CPU's stack overflows (the machine ends)\n",
     report = "no kind \"what\"; there are:\n  double-free ",
     report = "quarry> fault double-free\ndouble-free: an object is freed twice\n",
     report = "double free of 0x",

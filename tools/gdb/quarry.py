@@ -101,14 +101,14 @@ def is_user(address):
 
 def print_what(address, pid):
     # No process has memory near zero: there, a null pointer is more likely.
-    is_of_process = is_user(address) and (pid is not None or address >= NEAR_ZERO and processes())
+    is_of_process = is_user(address) and not address >> 48 and (pid is not None or address >= NEAR_ZERO and processes())
     process = process_of(pid) if is_of_process else None
     if process is None:
         print(f"{address:#x} is {place(address)}")
     else:
         print(f"{address:#x} is in {process}: {user_place(address, process)}")
     if process is None and is_user(address):
-        print("in the user half; nothing is mapped there")
+        print("in neither half" if address >> 48 else "in the user half; nothing is mapped there")
         return
     level, _, raw = list(walk(address, process and process.root))[-1]
     phys = linear(address)
@@ -174,6 +174,8 @@ def print_slabs(wanted):
 
 
 def print_walk(address, pid):
+    if is_user(address) and address >> 48:
+        raise gdb.GdbError(f"{address:#x} is in neither half of the addresses: no table maps it")
     process = process_of(pid) if is_user(address) else None
     if process is not None:
         print(f"tables of {process} at {process.root:#x}")

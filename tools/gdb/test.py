@@ -133,6 +133,8 @@ QUESTIONS = [
     (f"quarry pt {code:#x}", r"^tables of process 1 \(spin\) at 0x\w+", r"^level 0, entry 0: 0x\w+ table at",
      r"^level 3, entry \d+: 0x\w+ page at 0x\w+, user, RX, .*not global"),
     ("quarry pt 0x1000", r"^tables of process 1 ", r" nothing$"),
+    ("quarry what 0x1000000000000", r"in no region", r"^in neither half"),
+    ("quarry pt 0x1000000000000", r"in neither half of the addresses"),
     ("quarry pt 0x1000 99", r"no process 99 has a space; there are: process 1 \(spin\)"),
     ("quarry slab", r"^kmalloc-64 "),
     ("quarry slab nothing", r"no cache 'nothing'"),

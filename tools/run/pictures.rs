@@ -38,8 +38,12 @@ struct Picture {
     cell: u64,
 }
 
-/// Reads every picture on a console that is in letters.
+/// Columns of a terminal on which each picture fits.
+const COLUMNS: usize = 80;
+
+/// Reads every picture on a console that is in letters; others have to fit a terminal as well.
 pub(crate) fn check(console: &str) -> Result<(), String> {
+    fits(console)?;
     let mut picture = Picture::default();
     let mut whole = None;
     for line in console.lines() {
@@ -67,6 +71,31 @@ pub(crate) fn check(console: &str) -> Result<(), String> {
         (Some(picture), Some(map)) => is_memmap(&picture, map),
         _ => Ok(()),
     }
+}
+
+/// Whether no line of a picture is wider than a terminal.
+fn fits(console: &str) -> Result<(), String> {
+    let mut is_picture = false;
+    for line in console.lines() {
+        if line.contains("quarry> ") {
+            is_picture = line.contains("quarry> map");
+        } else if is_picture && !line.starts_with("map [") && width(line) > COLUMNS {
+            return Err(format!("a picture has a line of {} columns: {line}", width(line)));
+        }
+    }
+    Ok(())
+}
+
+/// Characters of a line without control sequences.
+fn width(line: &str) -> usize {
+    let mut parts = line.split('\u{1b}');
+    let first = parts.next().unwrap_or_default().chars().count();
+    first
+        + parts
+            .map(|part| {
+                part.split_once(|end: char| end.is_ascii_alphabetic()).map_or(0, |(_, text)| text.chars().count())
+            })
+            .sum::<usize>()
 }
 
 /// The size of `NAME START-END SIZE KiB` above a band, if it is that of its addresses.
@@ -174,6 +203,10 @@ mod tests {
             assert!(check(&console.replace(part, other)).is_err(), "{other:?} was taken");
         }
         check("no picture").unwrap();
+        assert_eq!(width("a\u{1b}[38;5;7mbc\u{1b}[0m"), 3);
+        let wide = "#".repeat(81);
+        assert!(check(&format!("quarry> map vmalloc\n{wide}\n")).is_err());
+        check(&format!("quarry> map\nquarry> ptdump\n{wide}\n")).unwrap();
     }
 
     #[test]

@@ -112,6 +112,9 @@ const KINDS: &[Kind] = &[
     ends("double-lock", "a lock is taken twice by one CPU", |_| double_lock()),
 ];
 
+/// Column of the misuses in the list of kinds.
+const NAMES: usize = 23;
+
 fn fault(machine: &Machine, name: &str) {
     let Some(kind) = KINDS.iter().find(|kind| kind.name == name) else {
         if !name.is_empty() {
@@ -119,8 +122,13 @@ fn fault(machine: &Machine, name: &str) {
         }
         return screen::list(machine, |f| {
             KINDS.iter().try_for_each(|kind| {
-                let end = if kind.ends { "; the machine ends" } else { "" };
-                writeln!(f, "  {:<20} {}{end}", kind.name, kind.about)
+                let end = if kind.ends { "(the machine ends)" } else { "" };
+                screen::row(
+                    format_args!("  {}", kind.name),
+                    NAMES,
+                    [kind.about, end].get(..1 + usize::from(kind.ends)).unwrap_or_default(),
+                    f,
+                )
             })
         });
     };

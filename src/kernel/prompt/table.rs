@@ -6,7 +6,6 @@ use crate::kernel::command::Command;
 use crate::kernel::machine::Machine;
 use crate::kernel::{map, record, screen, top};
 use crate::kprintln;
-use core::fmt;
 
 /// Every family, in the order in which `help` lists them.
 const FAMILIES: &[&[Command]] = &[
@@ -71,34 +70,16 @@ pub(super) fn suggest(wrong: &str) {
     }
 }
 
-/// Column of the commands' effects in the list, and the terminal's last.
-const EFFECT: usize = 30;
-const LAST: usize = 79;
-
-/// A command in the list: its effect beside its arguments, in as many lines as that takes.
-fn row(command: &Command, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    write!(f, "  {} {}", command.name, command.arguments)?;
-    let mut column = 2 + command.name.len() + 1 + command.arguments.len();
-    if column >= EFFECT {
-        writeln!(f)?;
-        column = 0;
-    }
-    write!(f, "{:gap$}", "", gap = EFFECT - column)?;
-    column = EFFECT;
-    for word in command.help.split(' ') {
-        if column + 1 + word.len() > LAST {
-            write!(f, "\n{:EFFECT$}", "")?;
-            column = EFFECT;
-        }
-        write!(f, " {word}")?;
-        column += 1 + word.len();
-    }
-    writeln!(f)
-}
+/// Column of the commands' effects in the list.
+const EFFECT: usize = 31;
 
 fn help(machine: &Machine, name: &str) {
     if name.is_empty() {
-        return screen::list(machine, |f| commands().try_for_each(|command| row(command, f)));
+        return screen::list(machine, |f| {
+            commands().try_for_each(|command| {
+                screen::row(format_args!("  {} {}", command.name, command.arguments), EFFECT, &[command.help], f)
+            })
+        });
     }
     match find(name) {
         Some(Command { name, arguments, help, example, .. }) => {
