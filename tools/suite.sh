@@ -111,9 +111,7 @@ planted() { watch tools/runner.sh planted "$(kernel_elf)"; }
 
 # The programs that the images bring along: their build script compiles them, and nothing else looks at them.
 user_programs() {
-    built=$target/user
-    case $built in /*) ;; *) built=$PWD/$built ;; esac
-    (cd user && cargo fmt --check && CARGO_TARGET_DIR=$built cargo clippy --quiet -- -D warnings)
+    (cd user && cargo fmt --check && CARGO_TARGET_DIR=${built%/examples}/user cargo clippy --quiet -- -D warnings)
 }
 
 # Sequences that Cortex-A53 gets wrong: reading an image fails where one is left. Both images have such places as they are
@@ -169,14 +167,28 @@ other_machines() {
 # What no image of a kernel without the boot stub holds.
 not_asked_for="quarry_boot_main exception_vectors __ktests_start"
 
-# boots NAME QEMU-OPTIONS...: builds the example, on the library in $from if that is set, and boots it; what it said is in $said. It finds nothing in its image that
-# it did not ask for.
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
+case $target in /*) packages=$target/package built=$target/examples ;; *) packages=$PWD/$target/package built=$PWD/$target/examples ;; esac
+
+# The library as a registry hands it out. The examples are built upon it, those with the same features upon one build.
+packaged() {
+    cargo package --quiet -p quarry --allow-dirty --no-verify &&
+        tar -C "$packages" -xzf "$packages/quarry-$version.crate"
+}
+
+# on_package NAME COMMAND...: cargo's command in the folder of the example.
+on_package() {
+    name=$1
+    shift
+    (cd "examples/$name" && CARGO_TARGET_DIR=$built cargo "$@" --quiet --config "paths=['$packages/quarry-$version']")
+}
+
+# boots NAME QEMU-OPTIONS...: builds the example and boots it; what it said is in $said. It finds nothing in its image that it
+# did not ask for.
 boots() {
     name=$1
     shift
-    built=$target/examples
-    case $built in /*) ;; *) built=$PWD/$built ;; esac
-    (cd "examples/$name" && CARGO_TARGET_DIR=$built cargo build --quiet ${from:+--config "paths=['$from']"}) || return 1
+    on_package "$name" build || return 1
     image=$built/aarch64-unknown-none-softfloat/debug/$name
     for forced in $not_asked_for; do
         ! grep -aq "$forced" "$image" || { echo "the image holds $forced"; return 1; }
@@ -230,14 +242,8 @@ processes_example() {
 }
 
 # Someone else's `main` on this crate's boot stub: manifest, build script and source together.
-# It stands on the packaged library, as a registry hands it out.
 own_main() {
-    version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
-    cargo package --quiet -p quarry --allow-dirty --no-verify || return 1
-    packages=$target/package
-    case $packages in /*) ;; *) packages=$PWD/$packages ;; esac
-    tar -C "$packages" -xzf "$packages/quarry-$version.crate" || return 1
-    not_asked_for=quarry_ktest from=$packages/quarry-$version boots own-main || return 1
+    not_asked_for=quarry_ktest boots own-main || return 1
     case $said in *"linux,dummy-virt: kmalloc, vmalloc and a device"*) ;; *) return 1 ;; esac
     taken=$(lines examples/own-main/Cargo.toml examples/own-main/build.rs examples/own-main/src/main.rs)
     echo "lines that it takes: $taken"
@@ -251,11 +257,7 @@ firmware() {
 }
 
 # The examples that the documentation shows, as a crate that knows the prelude alone; the kernel tests run them.
-families() {
-    built=$target/examples
-    case $built in /*) ;; *) built=$PWD/$built ;; esac
-    (cd examples/families && CARGO_TARGET_DIR=$built cargo build --quiet)
-}
+families() { on_package families build; }
 
 # Drivers of real devices, the disk through `virtio-drivers`: each asserts what it prints.
 driver() {
@@ -273,11 +275,7 @@ driver() {
 }
 
 # Quarry behind ArceOS's traits: the collections of the standard library live on it.
-arceos() {
-    built=$target/examples
-    case $built in /*) ;; *) built=$PWD/$built ;; esac
-    (cd examples/arceos && CARGO_TARGET_DIR=$built cargo test --quiet --target "$host")
-}
+arceos() { on_package arceos test --target "$host"; }
 
 # gdb over the tests' image, which boots to the prompt as well, a planted crash, and a core of it (docs/debugging.md).
 debugger() {
@@ -290,6 +288,7 @@ release_steps() {
     step "files for a Raspberry Pi 4" rpi4_files
     step "figures within their budget" benchmarks --budget
     step "figures on a Raspberry Pi 4" rpi4_bench alloc_pages/0
+    step "library as a package" packaged
     step "example embed" embed
     step "example own-boot" own_boot
     step "example threads" threads_example
@@ -307,13 +306,11 @@ release_steps() {
 }
 
 step "format" cargo fmt --all --check
-# What boots machines, and what the host tests build upon.
-step "runner" on_host build --quiet --bin quarry-run
 beside release_steps
+# What boots machines, and what the host tests build upon. The steps beside build before they boot.
+step "runner" on_host build --quiet --bin quarry-run
 step "lints, kernel" lints_kernel
-step "lints, library on hard-float" \
-    cargo clippy --quiet -p quarry --lib --target aarch64-unknown-none -- -D warnings
-step "library on hard-float" cargo build --quiet -p quarry --lib --target aarch64-unknown-none
+step "library on hard-float" cargo rustc --quiet -p quarry --lib --target aarch64-unknown-none -- -D warnings
 step "lints, host" on_host clippy --quiet --workspace --features quarry-benches/peers --all-targets -- -D warnings
 step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 step "public names" public_names
