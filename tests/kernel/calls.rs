@@ -138,7 +138,7 @@ fn whoever_may_not_wait_makes_no_waiting_call() {
 
 ktest!(
     a_call_that_is_not_made_is_named,
-    machine = "smp=2 alone",
+    machine = "smp=2 alone stays",
     report = "CPU 0 has waited a second for CPU 1, which is Online"
 );
 fn a_call_that_is_not_made_is_named() {

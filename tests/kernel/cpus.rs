@@ -293,7 +293,7 @@ fn a_busy_cpu_stays() {
 
 ktest!(
     a_cpu_that_does_not_answer_is_named,
-    machine = "smp=2 alone",
+    machine = "smp=2 alone stays",
     report = "CPU 0 has waited a second for CPU 1, which is Online"
 );
 fn a_cpu_that_does_not_answer_is_named() {

@@ -270,6 +270,7 @@ impl fmt::Display for Panics {
 // The third time nothing is said any more: the CPU stops where it is, and the harness ends the machine.
 ktest!(
     a_panic_inside_the_last_line_says_no_more,
+    machine = "stays",
     report = "fault: at address 0x10",
     report = "fault inside a fault report on CPU 0: panicked at"
 );

@@ -286,5 +286,4 @@ fn the_prompt_maps_and_reads_registers() {
     run(&alloc::format!("what {}", addr.range.start()));
     run(&alloc::format!("readl {:#x}", addr.range.start().get() + 0xfe0));
     run(&alloc::format!("iounmap {}", addr.range.start()));
-    panic!("the end of this test");
 }

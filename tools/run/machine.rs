@@ -74,6 +74,8 @@ pub(crate) struct Spec {
     pub(crate) typed: Vec<Vec<u8>>,
     /// The machine must print nothing: its console is not where the kernel could guess it.
     pub(crate) silent: bool,
+    /// After its reports the machine stands still: nothing more comes, and it does not leave.
+    pub(crate) stays: bool,
     /// The test shares its boot with no other.
     pub(crate) alone: bool,
 }
@@ -109,6 +111,7 @@ impl Default for Spec {
             serial: 0,
             typed: Vec::new(),
             silent: false,
+            stays: false,
             alone: false,
         }
     }
@@ -184,6 +187,7 @@ impl Spec {
             "serial" => self.serial = value.parse().ok().filter(|&port| port < 2).ok_or("serial is 0 or 1")?,
             "type" => self.typed = typing::pieces(value)?,
             "silent" => self.silent = on(key)?,
+            "stays" => self.stays = on(key)?,
             "alone" => self.alone = on(key)?,
             _ => return Err(format!("unknown word {key:?}")),
         }
