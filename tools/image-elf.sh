@@ -1,11 +1,13 @@
 #!/bin/sh
-# usage: image-elf.sh tests|benches
+# usage: image-elf.sh tests|benches [CARGO OPTIONS…]
 # The image of the kernel's tests, or of its benchmarks, which is built if it is not: prints its path.
 set -eu
 cd "$(dirname "$0")/.."
-case $1 in
-tests) set -- test --test kernel ;;
-benches) set -- bench --profile release -p quarry-benches --bench kernel ;;
+what=$1
+shift
+case $what in
+tests) set -- test --test kernel "$@" ;;
+benches) set -- bench --profile release -p quarry-benches --bench kernel "$@" ;;
 esac
 cargo "$@" --quiet --no-run --message-format json |
     sed -n 's/.*"kind":\["\(test\|bench\)"\].*"executable":"\([^"]*\)".*/\2/p'

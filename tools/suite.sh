@@ -106,7 +106,11 @@ benchmarks() {
         watch cargo bench --quiet --profile release -p quarry-benches --bench kernel -- "$@"
 }
 
-kernel_elf() { tools/image-elf.sh tests; }
+# Of the library alone, types and variables are in the image too: the debugger's test reads them.
+types="--config profile.dev.package.quarry.debug=2"
+
+# shellcheck disable=SC2086
+kernel_elf() { tools/image-elf.sh tests $types; }
 
 planted() { watch tools/runner.sh planted "$(kernel_elf)"; }
 
@@ -272,10 +276,9 @@ arceos() {
     (cd examples/arceos && CARGO_TARGET_DIR=$built cargo test --quiet --target "$host")
 }
 
-# gdb over a booted machine, a planted crash, and a core of it (docs/debugging.md).
+# gdb over the tests' image, which boots to the prompt as well, a planted crash, and a core of it (docs/debugging.md).
 debugger() {
-    cargo build --quiet --profile debugger --bin quarry &&
-        SMP=2 MEM=128M watch tools/gdb/run.sh "$target/aarch64-unknown-none-softfloat/debugger/quarry" -batch -x tools/gdb/test.py
+    elf=$(kernel_elf) && SMP=2 MEM=128M watch tools/gdb/run.sh "$elf" -batch -x tools/gdb/test.py
 }
 
 # In the release profile, and for packages of their own; an image of another kind of kernel.
@@ -311,7 +314,8 @@ step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps 
 step "public names" public_names
 step "host tests" host_tests
 step "documentation examples" doc_examples
-step "kernel tests" kernel_tests ""
+step "kernel tests" kernel_tests "$types"
+step "debugger" debugger
 step "tests that fail on purpose" planted
 step "caches at boot" cache_model
 step "tests for a Raspberry Pi 4" rpi4_tests

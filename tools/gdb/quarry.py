@@ -20,9 +20,8 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import core  # noqa: E402
 import source  # noqa: E402
 from structures import (  # noqa: E402
-    address_of, Area, AREA_FLAGS, areas, at, Book, Cache, caches, DESC, dig, elements, entry, GFP, kernel_root,
-    linear, memory, names, number, PAGE, PAGE_SHIFT, Pages, SLAB_FLAGS, State, static, text, tree, virtual, VMA,
-    VMA_FLAGS, walk,
+    address_of, Area, AREA_FLAGS, areas, Book, Cache, caches, DESC, entry, GFP, kernel_root, linear, names, number,
+    PAGE_SHIFT, PAGE_SIZE, Pages, process_of, processes, SLAB_FLAGS, State, virtual, VMA_FLAGS, walk,
 )
 
 # --- commands -------------------------------------------------------------------------------------------------------------
@@ -55,6 +54,13 @@ def need(words, usage):
     return number_of(words[0])
 
 
+def need_place(words, usage):
+    """An address, and the number of a process or None."""
+    if len(words) not in (1, 2):
+        raise gdb.GdbError(f"usage: quarry {usage}")
+    return number_of(words[0]), number_of(words[1]) if len(words) == 2 else None
+
+
 def frame_of(number, pages):
     """The frame that an address of the linear map, a physical address or a frame number names."""
     phys = linear(number)
@@ -85,22 +91,52 @@ def print_page(pfn, pages):
         print(f"  slab of cache {name}: {book.in_use} of {book.objects} objects taken")
 
 
-def print_what(address):
-    print(f"{address:#x} is {place(address)}")
-    last = list(walk(address))[-1] if address >> 47 else None
-    if last is None:
-        print("in the user half, which the kernel's tables do not map")
+# The lowest address that a process may map.
+NEAR_ZERO = 64 << 10
+
+
+def is_user(address):
+    return not address >> 55 & 1
+
+
+def print_what(address, pid):
+    # No process has memory near zero: there, a null pointer is more likely.
+    is_of_process = is_user(address) and not address >> 48 and (pid is not None or address >= NEAR_ZERO and processes())
+    process = process_of(pid) if is_of_process else None
+    if process is None:
+        print(f"{address:#x} is {place(address)}")
     else:
-        level, _, raw = last
-        print(entry(raw, level) if raw & DESC["VALID"] else "nothing is mapped there")
+        print(f"{address:#x} is in {process}: {user_place(address, process)}")
+    if process is None and is_user(address):
+        print("in neither half" if address >> 48 else "in the user half; nothing is mapped there")
+        return
+    level, _, raw = list(walk(address, process and process.root))[-1]
     phys = linear(address)
+    if raw & DESC["VALID"]:
+        print(entry(raw, level))
+        if process is not None:
+            size = PAGE_SIZE << 9 * (3 - level)
+            phys = (raw & DESC["ADDRESS"] & -size) + address % size
+    else:
+        print("nothing is mapped there")
     if phys is not None:
         print_page(phys >> PAGE_SHIFT, Pages())
 
 
+def user_place(address, process):
+    """The area of a process that an address is in, in words."""
+    for area in process.areas():
+        start, end = number(area["start"]), number(area["end"])
+        if start <= address < end:
+            return f"area {vma(area)}"
+        if address < start:
+            return f"in no area; {start - address:#x} bytes below {vma(area)}"
+    return "above every area"
+
+
 def place(address):
     """The kernel's own map of addresses, in words."""
-    if address < 64 << 10:
+    if address < NEAR_ZERO:
         return "near address zero, as behind a null pointer"
     for area in areas():
         if area.start <= address < area.end:
@@ -137,10 +173,13 @@ def print_slabs(wanted):
         raise gdb.GdbError(f"no cache {wanted!r}; `quarry slab` lists them")
 
 
-def print_walk(address):
-    if not address >> 47:
-        raise gdb.GdbError("the kernel's tables map the upper half; of a process, print its `Vma`s")
-    for level, index, raw in walk(address):
+def print_walk(address, pid):
+    if is_user(address) and address >> 48:
+        raise gdb.GdbError(f"{address:#x} is in neither half of the addresses: no table maps it")
+    process = process_of(pid) if is_user(address) else None
+    if process is not None:
+        print(f"tables of {process} at {process.root:#x}")
+    for level, index, raw in walk(address, process and process.root):
         print(f"level {level}, entry {index}: {raw:#018x} {entry(raw, level)}")
 
 
@@ -150,20 +189,12 @@ def print_areas():
 
 
 def print_vmas():
-    any_space = False
-    for index, lock in enumerate(elements(static("quarry::kernel::process::spaces::SPACES"))):
-        try:
-            found = dig(lock, "quarry::mm::user::map::tree::VmaTree")["tree"]
-        except gdb.GdbError:
-            continue
-        count = number(found["len"])
-        if count == 0 or count > 1 << 16 or number(found["first"]) >> 56 != 0xff:
-            continue
-        any_space = True
-        print(f"space {index}:")
-        for area in tree(found, VMA):
+    found = processes()
+    for process in found:
+        print(f"{process}:")
+        for area in process.areas():
             print(f"  {vma(area)}")
-    if not any_space:
+    if not found:
         print("no process has a space")
 
 
@@ -176,12 +207,14 @@ class Quarry(gdb.Command):
     """Commands that mirror the kernel's prompt:
 
 quarry page ADDR|PFN   use of a frame: address in the linear map, physical address, frame number
-quarry what ADDR       owner of an address, and how it is mapped
+quarry what ADDR [PID] owner of an address, and how it is mapped
 quarry slab [NAME]     the caches of the slab allocator, or one of them with its partial slabs
-quarry pt ADDR         the entries of the kernel's tables for an address, level by level
+quarry pt ADDR [PID]   the entries of the tables for an address, level by level
 quarry areas           the areas of vmalloc, and who asked for them
 quarry vmas            the areas of each process
-quarry core FILE       opens a core of QEMU's dump-guest-memory; the file gets the kernel's addresses"""
+quarry core FILE       opens a core of QEMU's dump-guest-memory; the file gets the kernel's addresses
+
+A user address is one of the process whose memory the selected CPU sees, or of the process PID."""
 
     def __init__(self):
         super().__init__("quarry", gdb.COMMAND_DATA)
@@ -227,9 +260,9 @@ def run_core(words):
 
 COMMANDS = {
     "page": run_page,
-    "what": lambda words: print_what(need(words, "what ADDR")),
+    "what": lambda words: print_what(*need_place(words, "what ADDR [PID]")),
     "slab": run_slab,
-    "pt": lambda words: print_walk(need(words, "pt ADDR")),
+    "pt": lambda words: print_walk(*need_place(words, "pt ADDR [PID]")),
     "areas": lambda words: print_areas(),
     "vmas": lambda words: print_vmas(),
     "core": run_core,

@@ -80,6 +80,11 @@ def text(value):
     return memory(number(value["data_ptr"]), number(value["length"])).decode("utf-8", "replace")
 
 
+def variant(value):
+    """The name of the variant that an enum with fields is: gdb gives such a value the fields of that one alone."""
+    return next(field.name for field in value.type.fields() if field.name)
+
+
 def variants(name):
     """The names of a plain enum, by number."""
     return {field.enumval: field.name.rsplit("::", 1)[-1] for field in type_named(name).fields()}
@@ -226,9 +231,9 @@ def kernel_root():
     return dig(static("quarry::global::KERNEL_TABLES"), "quarry::mm::pgtable::PageTable<")["root"]
 
 
-def walk(address):
-    """(level, index, entry) from the root of the kernel's tables down."""
-    table = number(kernel_root()) & DESC["ADDRESS"]
+def walk(address, root=None):
+    """(level, index, entry) from the root of the kernel's tables down, or of those at `root`."""
+    table = number(kernel_root()) & DESC["ADDRESS"] if root is None else root
     if table == 0:
         raise gdb.GdbError("the kernel has not made its page tables yet")
     for level in range(4):
@@ -238,6 +243,54 @@ def walk(address):
         if not raw & DESC["VALID"] or level == 3 or not raw & DESC["TABLE_OR_PAGE"]:
             return
         table = raw & DESC["ADDRESS"]
+
+
+class Process:
+    """A process with its address space."""
+
+    def __init__(self, place, value, space):
+        self.place, self.pid = place, number(value["pid"])
+        length = number(value["name"]["len"])
+        self.name = memory(address_of(value["name"]["bytes"]), length).decode("ascii", "replace")
+        self.root = number(dig(space, "quarry::mm::pgtable::PageTable<")["root"]) & DESC["ADDRESS"]
+        self.vmas = dig(space, "quarry::mm::user::map::tree::VmaTree")["tree"]
+
+    def areas(self):
+        return list(tree(self.vmas, VMA))
+
+    def __str__(self):
+        return f"process {self.pid} ({self.name})"
+
+
+def processes():
+    """Every process that has an address space."""
+    table = dig(static("quarry::kernel::process::table::TABLE"), "quarry::kernel::process::table::Table")
+    spaces = elements(static("quarry::kernel::process::spaces::SPACES"))
+    found = []
+    for place, (value, lock) in enumerate(zip(elements(table["processes"]), spaces)):
+        # Of an ended one the memory is gone, and a free place keeps the number of its last process.
+        if variant(value["state"]) in ("Alive", "Ending"):
+            space = dig(lock, "core::option::Option<quarry::mm::user::space::AddressSpace<")
+            if variant(space) == "Some":
+                found.append(Process(place, value, dig(space, "quarry::mm::user::space::AddressSpace<")))
+    return found
+
+
+def process_of(pid=None):
+    """The process of a number; without one, that whose memory the selected CPU sees, or the only one that there is."""
+    found = processes()
+    if pid is None:
+        cpu = gdb.selected_thread().num - 1
+        seen = number(elements(static("quarry::kernel::process::spaces::CURRENT"))[cpu])
+        chosen = [one for one in found if one.place + 1 == seen] or (found if len(found) == 1 else [])
+    else:
+        chosen = [one for one in found if one.pid == pid]
+    if chosen:
+        return chosen[0]
+    if not found:
+        raise gdb.GdbError("no process has a space")
+    why = "the number of a process is needed behind the address" if pid is None else f"no process {pid} has a space"
+    raise gdb.GdbError(f"{why}; there are: " + ", ".join(map(str, found)))
 
 
 class Area:

@@ -9,7 +9,7 @@ import tempfile
 
 import gdb
 
-FAILED = []
+FAILED, PASSED = [], []
 
 
 def want(command, *patterns):
@@ -26,14 +26,14 @@ def want(command, *patterns):
             print(f"FAILED: {command}: no {pattern!r} in\n{said}")
             return said
         rest = rest[found.end():]
+    PASSED.append(command)
     print(f"ok: {command}")
     return said
 
 
 def check(name, holds, otherwise=""):
     print(f"ok: {name}" if holds else f"FAILED: {name}: {otherwise}")
-    if not holds:
-        FAILED.append(name)
+    (PASSED if holds else FAILED).append(name)
 
 
 def variable(name):
@@ -64,22 +64,35 @@ typing = type_at_prompt(["exec spin &", "maps 1", "vmallocinfo", "slabinfo", "qu
 gdb.execute("continue", to_string=True)
 typing.kill()
 
-# Against the kernel's own lists. What a list is printed with may differ: so the caches that nothing uses meanwhile.
-theirs = [line.split()[0] for line in answer("vmallocinfo").splitlines()]
+# Against the kernel's own lists. Printing a list may change a cache or two.
+def facts(line):
+    """Range, size, who asked, pages and physical address of an area; kernel and gdb name flags in their own ways."""
+    words = line.split()
+    return words[:3] + [word for word in words if "=" in word]
+
+
+theirs = sorted(map(facts, answer("vmallocinfo").splitlines()))
 listed = want("quarry areas", r"^0xffff8.*-0xffff8.* \d+ src/\S+:\d+ .*IOREMAP")
-check("the areas are vmallocinfo's", sorted(theirs) == sorted(line.split()[0] for line in listed.splitlines()),
+check("the areas are vmallocinfo's", len(theirs) > 1 and theirs == sorted(map(facts, listed.splitlines())),
       f"{theirs} and\n{listed}")
-theirs = {line.split()[0]: line.split()[1:4] for line in answer("slabinfo").splitlines() if not line.startswith(("#", "slabinfo"))}
+# Objects in use, objects, size, slabs.
+rows = [line.split() for line in answer("slabinfo").splitlines() if not line.startswith(("#", "slabinfo"))]
+theirs = {row[0]: row[1:4] + [row[14]] for row in rows}
 slabs = want("quarry slab", r"^name", r"^kmem_cache ", r"^kmalloc-64 ")
-ours = {line.split()[0]: line.split()[1:4] for line in slabs.splitlines()[1:]}
+ours = {line.split()[0]: line.split()[1:5] for line in slabs.splitlines()[1:]}
 check("the caches are slabinfo's", ours.keys() == theirs.keys() and len(ours) > 20, f"{ours} and {theirs}")
 differ = [name for name in theirs if ours.get(name) != theirs[name]]
 check("and so are their objects", len(differ) <= 2, "; ".join(f"{name}: {ours.get(name)}, {theirs[name]}" for name in differ))
-theirs = [line.split()[0] for line in answer("maps 1").splitlines()]
-vmas = want("quarry vmas", r"^space \d+:", r"READ \|", r"GROWSDOWN")
-ours = [line.split()[0].replace("0x", "") for line in vmas.splitlines()[1:]]
-check("the areas of a process are those of maps", [end.lstrip("0") for row in theirs for end in row.split("-")]
-      == [end for row in ours for end in row.split("-")], f"{theirs}, {ours}")
+theirs = [line.split()[:2] for line in answer("maps 1").splitlines()]
+vmas = want("quarry vmas", r"^process 1 \(spin\):", r"READ \|", r"GROWSDOWN")
+ours = []
+for line in vmas.splitlines()[1:]:
+    span, _, _, flags = line.split(maxsplit=3)
+    letters = "".join(letter if re.search(rf"\b{name}\b", flags) else "-"
+                      for letter, name in zip("rwx", ("READ", "WRITE", "EXEC")))
+    ends = "-".join(f"{int(end, 16):08x}" for end in span.split("-"))
+    ours.append([ends, letters + ("s" if re.search(r"\bSHARED\b", flags) else "p")])
+check("the areas of a process are those of maps", len(theirs) > 2 and theirs == ours, f"{theirs}, {ours}")
 
 # A wild write: into the guard page after the first area that has one, by the kernel's own memset.
 guarded = next(line for line in listed.splitlines() if "NO_GUARD" not in line)
@@ -97,6 +110,9 @@ slab = re.search(r"slab at (0x[0-9a-f]+)", want("quarry slab kmalloc-64", r"^cac
                  + want("quarry slab kmem_cache", r"^cache kmem_cache at 0x", r"slab at 0xffff"))
 slab = int(slab.group(1), 16)
 frame = (slab - 0xffff_0000_0000_0000) >> 12
+# The program's code, which it has run, and memory of its stack.
+code = int(next(line for line in vmas.splitlines() if re.search(r"\bEXEC\b", line)).split()[0].split("-")[0], 16)
+stack = int(next(line for line in vmas.splitlines() if "GROWSDOWN" in line).split()[0].split("-")[1], 16) - 8
 QUESTIONS = [
     (f"quarry what {bad:#x}", r"guard page after vmalloc area 0xffff8", r"^(guard|nothing is mapped there)"),
     (f"quarry what {bad - 4096:#x}", r"is in vmalloc area 0xffff8", r"^page at 0x[0-9a-f]+, kernel, R[WO], "),
@@ -110,7 +126,17 @@ QUESTIONS = [
     ("quarry page 0x7fff0000", r"has no descriptor|is no address"),
     (f"quarry pt {slab:#x}", r"^level 0, entry 0: 0x\w+ table at", r"^level 1, entry 1: ", r"kernel, RW, WriteBack"),
     ("quarry pt memset", r"^level 0, entry 256", r"^level [23].* RX, WriteBack"),
-    ("quarry pt 0x1000", r"upper half"),
+    (f"quarry what {code:#x}", r"is in process 1 \(spin\): area 0x\w+-0x\w+ .*EXEC", r"^page at 0x\w+, user, RX, ",
+     r"^pfn 0x\w+ at 0x\w+: User, order 0"),
+    (f"quarry what {stack:#x} 1", r"is in process 1 \(spin\): area 0x\w+-0x\w+ .*GROWSDOWN", r"^page at 0x\w+, user, RW, ",
+     r"^pfn 0x\w+ at 0x\w+: User, order 0"),
+    (f"quarry what {code - 4096:#x}", r"in process 1 \(spin\): (area|in no area)"),
+    (f"quarry pt {code:#x}", r"^tables of process 1 \(spin\) at 0x\w+", r"^level 0, entry 0: 0x\w+ table at",
+     r"^level 3, entry \d+: 0x\w+ page at 0x\w+, user, RX, .*not global"),
+    ("quarry pt 0x1000", r"^tables of process 1 ", r" nothing$"),
+    ("quarry what 0x1000000000000", r"in no region", r"^in neither half"),
+    ("quarry pt 0x1000000000000", r"in neither half of the addresses"),
+    ("quarry pt 0x1000 99", r"no process 99 has a space; there are: process 1 \(spin\)"),
     ("quarry slab", r"^kmalloc-64 "),
     ("quarry slab nothing", r"no cache 'nothing'"),
     ("quarry areas", r"IOREMAP"),
@@ -123,6 +149,11 @@ def ask():
     return [want(*question) for question in QUESTIONS] + printed()
 
 
+def plain(value):
+    """The number in a value, as gdb shows it without our printers."""
+    return int(re.findall(r"\d+", re.sub(r"\w*[a-z_]\w*", "", value.format_string(raw=True)))[-1])
+
+
 def printed():
     """The pretty-printers."""
     module = sys.modules["structures"]
@@ -131,14 +162,26 @@ def printed():
     slots = (slot for lock in module.elements(module.static("quarry::global::vmalloc::VMALLOC")["nodes"])
              for slot in module.elements(module.dig(lock, "quarry::mm::vmalloc::busy::Busy")["recent"]))
     area = module.at(next(filter(None, map(module.number, slots))), module.NODE.format(module.AREA))["payload"]
-    said = [descriptor.format_string(), cache.format_string(), area.format_string()]
-    for name, raw in (("quarry::gfp::Gfp", 0x7c0), ("quarry::hal::entry::RawEntry", 0x0068_0000_4000_0703),
+    process = module.process_of(1)
+    code_area = next(one for one in process.areas() if module.number(one["start"]) == code)
+    said = [value.format_string() for value in (descriptor, cache, area, code_area)]
+    for name, raw in (("quarry::mm::page::flags::PageState", module.number(descriptor["state"])),
+                      ("quarry::gfp::Gfp", 0x7c0), ("quarry::hal::entry::RawEntry", 0x0068_0000_4000_0703),
                       ("quarry::mm::vmalloc::flags::VmFlags", 0x42)):
         kind = gdb.lookup_type(name)
         said.append(gdb.Value(raw.to_bytes(kind.sizeof, "little"), kind).format_string())
-    wanted = [r"PageDescriptor\(Slab, order \d, 1 reference", r"Cache\(kmem_cache, \d+ bytes, \d+ objects in \d+ slabs\)",
-              r"Area\(0xffff8.*\)", r"Gfp\(KERNEL \| ZERO\)|Gfp\(USER \| ZERO\)", r"RawEntry\(page at 0x40000000, kernel, ",
-              r"VmFlags\(ALLOC \| NO_GUARD\)"]
+    # As gdb itself shows the field of this name.
+    fields = ", ".join(f"{name} {plain(descriptor[name]):#x}" for name in ("next", "prev", "aux", "owner"))
+    start, end = plain(area["start"]), plain(area["end"])
+    size = plain(cache["shape"]["object_size"])
+    first, last, offset = (plain(code_area[name]) for name in ("start", "end", "offset"))
+    counts = [plain(module.dig(cache["node"], "quarry::mm::slab::node::Node")[name]) for name in ("objects", "slabs")]
+    wanted = [rf"PageDescriptor\(Slab, order \d, 1 reference(, compound)?, {fields}\)$",
+              rf"Cache\(kmem_cache, {size} bytes, {counts[0]} objects in {counts[1]} slabs\)$",
+              rf"Area\({start:#018x}-{end:#018x} +{end - start} ",
+              rf"Vma\({first:#x}-{last:#x} offset {offset:#x} .*READ \| EXEC\b", r"PageState\(Slab, order \d, 1 reference",
+              r"Gfp\(KERNEL \| ZERO\)$", r"RawEntry\(page at 0x40000000, kernel, RW, DeviceNGnRnE, dirty\)$",
+              r"VmFlags\(ALLOC \| NO_GUARD\)$"]
     for text, pattern in zip(said, wanted):
         check(f"printer of {pattern.split('(')[0]}", re.match(pattern, text), text)
     return said
@@ -155,6 +198,6 @@ with tempfile.TemporaryDirectory() as scratch:
           "\n".join(f"{one}\n{other}" for one, other in zip(before, after) if one != other))
     want(f"quarry core {path}", r"the core has the kernel's addresses already")
     want("backtrace 12", r"power::leave")
-print(f"test result: {'FAILED' if FAILED else 'ok'}. {'' if FAILED else 'gdb answers as the kernel does'}{', '.join(FAILED)}")
+print(f"test result: {'FAILED' if FAILED else 'ok'}. {len(PASSED)} passed; {len(FAILED)} failed: {', '.join(FAILED)}")
 sys.stdout.flush()
 gdb.execute(f"quit {len(FAILED)}")
