@@ -90,6 +90,9 @@ static FIGURES: [Figures; MAX_CPUS] = [const {
     }
 }; MAX_CPUS];
 
+/// Free pages of all zones when they were fewest, by all CPUs: each looks after each of its allocations.
+static FEWEST_FREE: AtomicU64 = AtomicU64::new(u64::MAX);
+
 impl Figures {
     fn of(cpu: CpuId) -> Option<&'static Self> {
         FIGURES.get(to_usize(u64::from(cpu.get())))
@@ -127,6 +130,7 @@ fn command(word: &str) {
 
 fn record(rounds: u64) {
     FIGURES.iter().for_each(Figures::clear);
+    FEWEST_FREE.store(global::nr_free_pages(), Ordering::Relaxed);
     line("machine", &|line| {
         line.text("version", env!("CARGO_PKG_VERSION"))?;
         line.number("cpus", global::online_cpus().count() as u64)?;
@@ -147,7 +151,13 @@ fn record(rounds: u64) {
     });
     state(0);
     cpus::run_everywhere(&|cpu| stress(cpu, rounds));
+    // So that pages on the CPUs' lists do not look as if they were lost.
+    global::drain_all_pages();
     state(rounds + 1);
+    line("peak", &|line| {
+        line.number("free_pages", read(&FEWEST_FREE))?;
+        line.number("all_pages", global::totalram_pages())
+    });
     let listed = global::slab_allocator().for_each(|cache| {
         let info = global::slab_allocator().info(cache);
         line("cache", &|line| {
@@ -252,7 +262,10 @@ fn allocate(figures: &Figures, random: &mut Random) -> Option<Held> {
     };
     let ticks = timer::ticks().wrapping_sub(start);
     match made {
-        Some(_) => figures.allocated(how, ticks),
+        Some(_) => {
+            figures.allocated(how, ticks);
+            FEWEST_FREE.fetch_min(global::nr_free_pages(), Ordering::Relaxed);
+        }
         None => add(Some(&figures.refused), 1),
     }
     made
@@ -278,9 +291,11 @@ fn state(round: u64) {
         line.number("area_bytes", global::vmap_space().iter().map(|area| area.size()).sum())?;
         line.text("kinds", Blocks)
     });
+    let mut free = 0;
     for zone in ZoneType::ALL {
         let Some(blocks) = global::page_allocator().free_blocks(zone) else { continue };
         let orders = || (0..=MAX_ORDER).filter_map(Order::new);
+        free += orders().map(|order| blocks.blocks_of(order) * order.pages()).sum::<u64>();
         line("free", &|line| {
             line.number("round", round)?;
             line.text("zone", zone.name())?;
@@ -292,6 +307,7 @@ fn state(round: u64) {
             })
         });
     }
+    FEWEST_FREE.fetch_min(free, Ordering::Relaxed);
 }
 
 /// A letter for each page block that has descriptors: the kind that most of its pages are of.

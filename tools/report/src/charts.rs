@@ -1,6 +1,6 @@
 //! The charts. Each is drawn by `plotters` in stand-in colours, for which the page's style has the real ones, light and dark.
 
-use crate::record::{Record, number, numbers, text};
+use crate::record::{Record, free_pages, number, numbers, text};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -106,18 +106,15 @@ pub fn memory(record: &Record) -> Result<String, String> {
 /// The orders whose lines are shown.
 pub const ORDERS: [usize; 5] = [1, 3, 5, 7, 9];
 
-/// The free lines of the zone that has the most free pages at first.
+/// The zone that has the most free pages at first.
 pub fn largest_zone(record: &Record) -> String {
-    let pages = |line: &serde_json::Value| {
-        numbers(line, "blocks").iter().enumerate().map(|(order, count)| count << order).sum::<u64>()
-    };
     let first = record.of("free").filter(|line| number(line, "round") == 0);
-    first.max_by_key(|line| pages(line)).map_or("", |line| text(line, "zone")).to_owned()
+    first.max_by_key(|line| free_pages(line)).map_or("", |line| text(line, "zone")).to_owned()
 }
 
 /// Free memory that a request of an order cannot use, over the rounds.
 pub fn fragmentation(record: &Record, zone: &str) -> Result<String, String> {
-    let lines: Vec<_> = record.of("free").filter(|line| text(line, "zone") == zone).collect();
+    let lines = record.of_zone(zone);
     let rounds = lines.len().max(2) as u64 - 1;
     svg(300, "fragmentation by order", |area| {
         let mut chart = ChartBuilder::on(area)
@@ -155,7 +152,8 @@ struct Row {
     note: String,
 }
 
-fn rows(label: &str, rows: &[Row], logarithmic: bool) -> Result<String, String> {
+fn rows(label: &str, rows: impl Iterator<Item = Row>, logarithmic: bool) -> Result<String, String> {
+    let rows: Vec<Row> = rows.collect();
     let scale = |value: u64| if logarithmic { (value as f64 + 1.0).log2() } else { value as f64 };
     let total = |row: &Row| scale(row.parts.iter().map(|(value, _)| value).sum());
     let most = rows.iter().map(total).fold(1.0, f64::max);
@@ -187,64 +185,51 @@ pub fn address_map(record: &Record) -> Result<String, String> {
     let address = |line: &serde_json::Value, name| {
         u64::from_str_radix(text(line, name).trim_start_matches("0x"), 16).unwrap_or(0)
     };
-    let list: Vec<Row> = regions
-        .iter()
-        .map(|region| {
-            let size = address(region, "end").saturating_sub(address(region, "start"));
-            Row {
-                name: text(region, "name").to_owned(),
-                parts: vec![(size >> 12, 0)],
-                note: format!("{} from {}", bytes(size), text(region, "start")),
-            }
-        })
-        .collect();
-    rows("address map", &list, true)
+    let row = |region: &serde_json::Value| {
+        let size = address(region, "end").saturating_sub(address(region, "start"));
+        Row {
+            name: text(region, "name").to_owned(),
+            parts: vec![(size >> 12, 0)],
+            note: format!("{} from {}", bytes(size), text(region, "start")),
+        }
+    };
+    rows("address map", regions.iter().map(row), true)
 }
 
 /// The caches with the most memory: objects in use, and free ones.
 pub fn slabs(record: &Record) -> Result<String, String> {
     let mut caches: Vec<_> = record.of("cache").filter(|line| number(line, "pages") != 0).collect();
     caches.sort_by_key(|line| std::cmp::Reverse(number(line, "pages")));
-    let list: Vec<Row> = caches
-        .iter()
-        .take(16)
-        .map(|line| {
-            let (active, objects) = (number(line, "active"), number(line, "objects"));
-            let size = number(line, "object_bytes");
-            Row {
-                name: text(line, "name").to_owned(),
-                parts: vec![(active * size, 1), (objects.saturating_sub(active) * size, 9)],
-                note: format!(
-                    "{active} of {objects}, {} in {} slabs",
-                    bytes(number(line, "pages") << 12),
-                    number(line, "slabs")
-                ),
-            }
-        })
-        .collect();
-    rows("occupancy of the slabs", &list, false)
+    let row = |line: &serde_json::Value| {
+        let (active, objects, size) = (number(line, "active"), number(line, "objects"), number(line, "object_bytes"));
+        let (memory, slabs) = (bytes(number(line, "pages") << 12), number(line, "slabs"));
+        Row {
+            name: text(line, "name").to_owned(),
+            parts: vec![(active * size, 1), (objects.saturating_sub(active) * size, 9)],
+            note: format!("{active} of {objects}, {memory} in {slabs} slabs"),
+        }
+    };
+    rows("occupancy of the slabs", caches.into_iter().take(16).map(row), false)
+}
+
+/// The calls: name in the record, and the number of its colour.
+pub const CALLS: [(&str, usize); 4] = [("kmalloc", 1), ("pages", 0), ("vmalloc", 3), ("refused", 2)];
+
+fn color_of(call: &str) -> usize {
+    CALLS.iter().find(|(name, _)| *name == call).map_or(8, |(_, color)| *color)
 }
 
 /// The calls of each CPU.
 pub fn cpus(record: &Record) -> Result<String, String> {
-    let list: Vec<Row> = record
-        .of("cpu")
-        .map(|line| {
-            let share = (number(line, "busy_ticks") * 100).checked_div(number(line, "ticks")).unwrap_or(0);
-            let parts = vec![
-                (number(line, "kmalloc"), 1),
-                (number(line, "pages"), 0),
-                (number(line, "vmalloc"), 3),
-                (number(line, "refused"), 2),
-            ];
-            Row {
-                name: format!("CPU {}", number(line, "cpu")),
-                parts,
-                note: format!("{} frees, {share} % of its time in calls", number(line, "frees")),
-            }
-        })
-        .collect();
-    rows("calls of each CPU", &list, false)
+    let row = |line: &serde_json::Value| {
+        let share = (number(line, "busy_ticks") * 100).checked_div(number(line, "ticks")).unwrap_or(0);
+        Row {
+            name: format!("CPU {}", number(line, "cpu")),
+            parts: CALLS.iter().map(|(name, color)| (number(line, name), *color)).collect(),
+            note: format!("{} frees, {share} % of its time in calls", number(line, "frees")),
+        }
+    };
+    rows("calls of each CPU", record.of("cpu").map(row), false)
 }
 
 /// How long allocations took: a group of bars for each class of durations.
@@ -270,11 +255,11 @@ pub fn latency(record: &Record) -> Result<String, String> {
         for class in first..=last {
             let x = left + (class - first) as i32 * step;
             let width = (step - 10) / calls.len().max(1) as i32;
-            for (number, (_, row)) in calls.iter().enumerate() {
+            for (number, (call, row)) in calls.iter().enumerate() {
                 let count = row.get(class).copied().unwrap_or(0);
                 let from = x + 5 + number as i32 * width;
                 if count != 0 {
-                    bar(area, (from, bottom - scale(count) as i32), (from + width - 2, bottom), [1, 0, 3][number % 3])?;
+                    bar(area, (from, bottom - scale(count) as i32), (from + width - 2, bottom), color_of(call))?;
                 }
             }
             // Labels of narrow groups would run into each other.
@@ -289,19 +274,16 @@ pub fn latency(record: &Record) -> Result<String, String> {
 
 /// Rows of a table of benchmarks: the operation, ours, Linux's and the best peer's.
 pub fn benchmarks(table: &[(String, [Option<f64>; 3])]) -> Result<String, String> {
-    let list: Vec<Row> = table
-        .iter()
-        .flat_map(|(name, figures)| {
-            let named = [("", 0), ("Linux", 3), ("peer", 2)];
-            figures.iter().zip(named).filter_map(move |(figure, (who, color))| {
-                let value = (*figure)? as u64;
-                let name = if who.is_empty() { name.clone() } else { String::new() };
-                let note = if who.is_empty() { value.to_string() } else { format!("{value} ({who})") };
-                Some(Row { name, parts: vec![(value, color)], note })
-            })
+    let bars = table.iter().flat_map(|(name, figures)| {
+        let named = [("", 0), ("Linux", 3), ("peer", 2)];
+        figures.iter().zip(named).filter_map(move |(figure, (who, color))| {
+            let value = (*figure)? as u64;
+            let name = if who.is_empty() { name.clone() } else { String::new() };
+            let note = if who.is_empty() { value.to_string() } else { format!("{value} ({who})") };
+            Some(Row { name, parts: vec![(value, color)], note })
         })
-        .collect();
-    rows("benchmarks", &list, true)
+    });
+    rows("benchmarks", bars, true)
 }
 
 fn time(nanoseconds: f64) -> String {

@@ -2,6 +2,7 @@
 
 use crate::record::{Record, text};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Compares the document that a browser made of a page with the console that the page was made of.
 pub fn check(dom: &str, console: &str) -> Result<String, String> {
@@ -34,6 +35,7 @@ pub fn check(dom: &str, console: &str) -> Result<String, String> {
     if drawn != cells || cells == 0 {
         return Err(format!("{drawn} cells of memory are drawn, not {cells}"));
     }
+    fewest(&record, dom)?;
     let lines = chart("fragmentation by order")?.matches("<polyline").count();
     if lines < crate::charts::ORDERS.len() {
         return Err(format!("{lines} lines of fragmentation"));
@@ -54,6 +56,33 @@ pub fn check(dom: &str, console: &str) -> Result<String, String> {
         chart(label)?;
     }
     Ok(format!("{} records, {cells} cells, {} charts", record.lines.len(), charts.len()))
+}
+
+/// The table's round with the fewest free pages is the record's, and no round has fewer than the peak states.
+fn fewest(record: &Record, dom: &str) -> Result<(), String> {
+    let mut rounds: BTreeMap<u64, u64> = BTreeMap::new();
+    let zone = crate::charts::largest_zone(record);
+    for line in record.of("free").filter(|line| line["zone"] == zone.as_str()) {
+        let blocks = line["blocks"].as_array().ok_or("free lists without blocks")?;
+        let mut pages = 0;
+        for (order, count) in blocks.iter().enumerate() {
+            pages += count.as_u64().ok_or("a count that is no number")? * (1 << order);
+        }
+        rounds.insert(line["round"].as_u64().ok_or("free lists of no round")?, pages);
+    }
+    let (round, pages) = rounds.iter().min_by_key(|(_, pages)| **pages).ok_or("no free lists")?;
+    let shown = format!("with the fewest free pages (round {round})");
+    if !dom.contains(&shown) {
+        return Err(format!("the table does not show {shown:?}"));
+    }
+    let peak = record.of("peak").next().and_then(|line| line["free_pages"].as_u64()).ok_or("no record of the peak")?;
+    if record.of("free").all(|line| line["zone"] == zone.as_str()) && peak > *pages {
+        return Err(format!("{peak} free pages at the fewest, and {pages} in round {round}"));
+    }
+    match dom.contains(&format!("{pages} at the end of that round")) && dom.contains(&format!("of any CPU: {peak}.")) {
+        true => Ok(()),
+        false => Err(format!("the page does not state {pages} and {peak} free pages")),
+    }
 }
 
 /// Whether the two pictures, as files, differ and are no empty pages.

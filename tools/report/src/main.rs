@@ -1,6 +1,7 @@
 //! `quarry-report page LOG TABLE OUT`: the lines that `record` printed at the prompt, and a table of benchmarks, as one HTML page.
 //! `quarry-report check DOM LOG LIGHT DARK`: what a browser has made of the page, and its two pictures.
-//! `quarry-report picture LOG FROM OUT`: the console's text from the first line with FROM on, as an SVG of a terminal.
+//! `quarry-report picture LOG FROM OUT [TO]`: the console's text from the first line with FROM on, as an SVG of a terminal; up to
+//! before the next line with TO.
 
 mod charts;
 mod check;
@@ -25,9 +26,12 @@ fn main() -> ExitCode {
             let bytes = |path: &str| std::fs::read(path).map_err(|error| format!("{path}: {error}"));
             check::pictures(&bytes(light)?, &bytes(dark)?)
         }),
-        ["picture", log, from, out] => read(log).and_then(|log| write(out, &picture::picture(&log, from)?)),
+        ["picture", log, from, out] => read(log).and_then(|log| write(out, &picture::picture(&log, from, None)?)),
+        ["picture", log, from, out, to] => {
+            read(log).and_then(|log| write(out, &picture::picture(&log, from, Some(to))?))
+        }
         _ => {
-            Err("usage: quarry-report page LOG TABLE OUT | check DOM LOG LIGHT DARK | picture LOG FROM OUT".to_owned())
+            Err("usage: quarry-report page LOG TABLE OUT | check DOM LOG LIGHT DARK | picture LOG FROM OUT [TO]".to_owned())
         }
     };
     match result {

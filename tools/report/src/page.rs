@@ -1,7 +1,7 @@
 //! The page: charts, tables of the same numbers, and the record itself.
 
-use crate::charts::{self, KINDS, ORDERS};
-use crate::record::{Record, number, numbers, text};
+use crate::charts::{self, CALLS, KINDS, ORDERS};
+use crate::record::{Record, free_pages, number, numbers, text};
 use serde_json::{Value, json};
 
 const STYLE: &str = include_str!("style.css");
@@ -19,7 +19,6 @@ pub fn page(record: &Record, table: &str) -> Result<String, String> {
     let kinds_there: String = record.of("blocks").map(|line| text(line, "kinds")).collect();
     let kinds =
         KINDS.iter().filter(|(letter, ..)| kinds_there.contains(*letter)).map(|(_, name, color)| (*name, *color));
-    let calls = [("kmalloc", 1), ("pages", 0), ("vmalloc", 3)];
     let order_names: Vec<String> =
         ORDERS.iter().map(|order| format!("order {order}, {}", charts::bytes(4096 << order))).collect();
     let orders = order_names.iter().enumerate().map(|(color, name)| (name.as_str(), color));
@@ -48,7 +47,7 @@ pub fn page(record: &Record, table: &str) -> Result<String, String> {
         "Duration of allocations",
         "Ticks of the machine's counter, in classes that double. Under an emulator they are the host's time.",
         &charts::latency(record)?,
-        &legend(calls),
+        &legend(CALLS.into_iter().filter(|(call, _)| *call != "refused")),
         "",
     );
     section(
@@ -64,7 +63,7 @@ pub fn page(record: &Record, table: &str) -> Result<String, String> {
         "Work of each CPU",
         "Allocations that each CPU made.",
         &charts::cpus(record)?,
-        &legend([("kmalloc", 1), ("pages", 0), ("vmalloc", 3), ("refused", 2)]),
+        &legend(CALLS),
         "",
     );
     section(
@@ -111,10 +110,11 @@ fn legend<'a>(entries: impl IntoIterator<Item = (&'a str, usize)>) -> String {
     format!("<ul class=\"legend\">{items}</ul>")
 }
 
-/// Linux's two indices for every order: at first, at the peak, at last.
+/// Free blocks and Linux's index for every order: at first, with the fewest free pages, at last.
 fn index_table(record: &Record, zone: &str) -> String {
-    let lines: Vec<&Value> = record.of("free").filter(|line| text(line, "zone") == zone).collect();
-    let (Some(first), Some(peak), Some(last)) = (lines.first(), lines.get(lines.len() / 2), lines.last()) else {
+    let lines = record.of_zone(zone);
+    let fewest = lines.iter().min_by_key(|line| free_pages(line));
+    let (Some(first), Some(peak), Some(last)) = (lines.first(), fewest, lines.last()) else {
         return String::new();
     };
     let mut out = "<table><thead><tr><th>order</th>".to_owned();
@@ -122,7 +122,7 @@ fn index_table(record: &Record, zone: &str) -> String {
         out += &format!("<th>{order}</th>");
     }
     out += "</tr></thead><tbody>";
-    for (name, line) in [("at first", first), ("at the peak", peak), ("at last", last)] {
+    for (name, line) in [("at first", first), ("with the fewest free pages", peak), ("at last", last)] {
         for (what, member) in [("free blocks", "blocks"), ("fragmentation index", "fragmentation")] {
             out += &format!("<tr><th>{what}, {name} (round {})</th>", number(line, "round"));
             for value in numbers(line, member) {
@@ -134,7 +134,14 @@ fn index_table(record: &Record, zone: &str) -> String {
             out += "</tr>";
         }
     }
-    out + "</tbody></table><p>The index is Linux's: towards 1,000 fragmentation is why a request fails, towards 0 lack of memory; – where it is served.</p>"
+    let at_any_time = record.of("peak").next().map_or(0, |line| number(line, "free_pages"));
+    out += &format!(
+        "</tbody></table><p>Free pages: {} at first, {} at the end of that round, {} at last; fewest after any call of any CPU: {at_any_time}.</p>",
+        free_pages(first),
+        free_pages(peak),
+        free_pages(last)
+    );
+    out + "<p>The index is Linux's: towards 1,000 fragmentation is why a request fails, towards 0 lack of memory; – where it is served.</p>"
 }
 
 /// Rows of a Markdown table: the operation, and the figures of Quarry, Linux and the best peer.

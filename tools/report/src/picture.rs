@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 const ROWS: usize = 48;
 const COLUMNS: usize = 120;
+const INK: &str = "#c8ccd4";
 const PALETTE: [&str; 16] = [
     "#3b4048", "#e06c75", "#98c379", "#e5c07b", "#61afef", "#c678dd", "#56b6c2", "#d7dae0", "#5c6370", "#ff8f98",
     "#b5e890", "#ffd98f", "#8cc8ff", "#dd9aff", "#7fdbe6", "#ffffff",
@@ -16,14 +17,17 @@ struct Look {
     bold: bool,
 }
 
-/// The lines from the first one with `from` in it on.
-pub fn picture(console: &str, from: &str) -> Result<String, String> {
+/// The lines from the first one with `from` in it on, up to before the first one behind with `to` in it.
+pub fn picture(console: &str, from: &str, to: Option<&str>) -> Result<String, String> {
     let lines: Vec<&str> = console.lines().collect();
     let first =
         lines.iter().position(|line| line.contains(from)).ok_or(format!("the console does not show {from:?}"))?;
     let mut rows: Vec<Vec<(char, Look)>> = Vec::new();
     let mut look = Look::default();
     for line in &lines[first..] {
+        if !rows.is_empty() && to.is_some_and(|to| line.contains(to)) {
+            break;
+        }
         let cells = cells(line, &mut look);
         if cells.is_empty() {
             rows.push(Vec::new());
@@ -54,12 +58,15 @@ pub fn picture(console: &str, from: &str) -> Result<String, String> {
                     "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"18.2\" fill=\"{paper}\"/>"
                 );
             }
-            let text: String = run.iter().map(|(letter, _)| *letter).collect();
+            if run.iter().any(|(letter, _)| block(*letter).is_some()) {
+                blocks(&mut out, run, (x, y), look.ink.as_deref().unwrap_or(INK));
+            }
+            let text: String = run.iter().map(|(letter, _)| if block(*letter).is_some() { ' ' } else { *letter }).collect();
             if text.trim().is_empty() {
                 continue;
             }
             let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-            let ink = look.ink.as_deref().unwrap_or("#c8ccd4");
+            let ink = look.ink.as_deref().unwrap_or(INK);
             let bold = if look.bold { " font-weight=\"bold\"" } else { "" };
             // With its length stated, columns stay in line whatever font there is.
             let _ = write!(
@@ -71,6 +78,33 @@ pub fn picture(console: &str, from: &str) -> Result<String, String> {
         out.push('\n');
     }
     Ok(out + "</svg>\n")
+}
+
+/// Upper edge and height of a letter that is a block, in a row of 18.
+const fn block(letter: char) -> Option<(f64, f64)> {
+    match letter {
+        '█' => Some((0.0, 18.0)),
+        '▀' => Some((0.0, 9.0)),
+        '▄' => Some((9.0, 9.0)),
+        '■' => Some((4.0, 10.0)),
+        _ => None,
+    }
+}
+
+/// Draws the blocks of a run as rectangles: fonts leave gaps between theirs.
+fn blocks(out: &mut String, run: &[(char, Look)], (x, y): (f64, f64), ink: &str) {
+    let mut at = x;
+    for same in run.chunk_by(|one, next| one.0 == next.0) {
+        let wide = same.len() as f64 * 8.4;
+        if let Some((from, high)) = block(same[0].0) {
+            let _ = write!(
+                out,
+                "<rect x=\"{at:.1}\" y=\"{:.1}\" width=\"{wide:.1}\" height=\"{high}\" fill=\"{ink}\" shape-rendering=\"crispEdges\"/>",
+                y + from
+            );
+        }
+        at += wide;
+    }
 }
 
 /// Neighbours of one look, with the column of the first.

@@ -31,6 +31,11 @@ impl Record {
         self.lines.iter().filter(move |line| line["record"] == kind)
     }
 
+    /// The free lists of a zone, by round.
+    pub fn of_zone(&self, zone: &str) -> Vec<&Value> {
+        self.of("free").filter(|line| text(line, "zone") == zone).collect()
+    }
+
     /// A number of the line about the machine.
     pub fn machine(&self, name: &str) -> u64 {
         self.of("machine").next().map_or(0, |line| number(line, name))
@@ -40,6 +45,11 @@ impl Record {
 /// A number, 0 if there is none.
 pub fn number(line: &Value, name: &str) -> u64 {
     line[name].as_u64().unwrap_or(0)
+}
+
+/// Free pages by a line of free lists.
+pub fn free_pages(line: &Value) -> u64 {
+    numbers(line, "blocks").iter().enumerate().map(|(order, count)| count << order).sum()
 }
 
 /// A text, empty if there is none.
