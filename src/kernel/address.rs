@@ -59,6 +59,17 @@ impl<'a> Typed<'a> {
     }
 }
 
+/// The physical address that a person has typed where one is meant: a number alone is one, too.
+#[cfg(target_os = "none")]
+pub(super) fn physical(text: &str) -> Option<PhysAddr> {
+    match Typed::parse(text).ok()? {
+        Typed::Virtual(addr) => Some(PhysAddr::new(addr.get())),
+        Typed::Physical(phys) => Some(phys),
+        Typed::Frame(pfn) => Some(pfn.start()),
+        Typed::Symbol(..) => None,
+    }
+}
+
 /// The virtual address that a person has typed: of a physical one, its place in the linear map. If there is none, says on
 /// the console what would be one.
 #[cfg(target_os = "none")]

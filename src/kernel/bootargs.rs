@@ -28,7 +28,7 @@ pub enum Kind {
 
 /// Every argument whose value is of one of these kinds. Those that are a language of their own (`slab_debug=`, `fail_…=`,
 /// `log=`, `loglevel=`) are refused, where they have to be, by who reads them. `mem=` with a wrong value ends booting.
-pub const ARGUMENTS: [(&str, Kind); 26] = [
+pub const ARGUMENTS: [(&str, Kind); 27] = [
     ("mem", Kind::Size),
     ("vmalloc", Kind::Size),
     ("dma_zone", Kind::Size),
@@ -49,6 +49,7 @@ pub const ARGUMENTS: [(&str, Kind); 26] = [
     ("panic_on_warn", Kind::Switch),
     ("report", Kind::Form),
     ("lines", Kind::Number),
+    ("columns", Kind::Number),
     ("ktest.resume", Kind::Flag),
     ("no_color", Kind::Flag),
     ("nosmp", Kind::Flag),

@@ -33,8 +33,8 @@ pub(super) fn init(tree: &Tree<'static>, args: BootArgs<'_>) {
 pub(super) fn command(rest: &str) {
     let mut words =
         rest.split_whitespace().map(|word| parse_number(word).and_then(|number| u32::try_from(number).ok()));
-    match (words.next(), words.next()) {
-        (None, _) => {
+    match (words.next(), words.next(), words.next()) {
+        (None, ..) => {
             let bounce = global::bounce_stats();
             let (pages, used) = global::dma().reserved_pages();
             kprintln!("bounce slots: {}, {} in use, at most {} so far", bounce.slots, bounce.used, bounce.most);
@@ -44,7 +44,7 @@ pub(super) fn command(rest: &str) {
                 Bytes(used * crate::addr::PAGE_SIZE)
             );
         }
-        (Some(Some(threads)), Some(Some(granule))) => {
+        (Some(Some(threads)), Some(Some(granule)), None) => {
             for direction in [DmaDirection::ToDevice, DmaDirection::FromDevice, DmaDirection::Bidirectional] {
                 let run = DmaBenchmark { threads, seconds: 1, granule, bits: 64, direction, coherent: false };
                 match run.run() {

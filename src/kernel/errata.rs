@@ -3,8 +3,8 @@
 use crate::addr::CpuId;
 use crate::arch::aarch64::alternative;
 use crate::arch::aarch64::errata::{self, Handling, Rows};
-use crate::kprintln;
 use ::log::{info, warn};
+use core::fmt;
 
 /// Logs errata that a CPU is the first to have.
 pub(super) fn report(cpu: CpuId, rows: Rows) {
@@ -16,11 +16,11 @@ pub(super) fn report(cpu: CpuId, rows: Rows) {
     }
 }
 
-/// Prints the rows of the table that CPUs of this machine have met: the prompt's command.
-pub(super) fn list() {
+/// Writes the rows of the table that CPUs of this machine have met: the prompt's command.
+pub(super) fn list(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for row in errata::met().iter() {
-        kprintln!("{row}");
+        writeln!(f, "{row}")?;
     }
     let (sites, exchanged) = alternative::census();
-    kprintln!("{exchanged} of {sites} instructions that only some cores need have been exchanged");
+    writeln!(f, "{exchanged} of {sites} instructions that only some cores need have been exchanged")
 }

@@ -1,6 +1,8 @@
 //! Fault injection, from the boot arguments and from the prompt.
 
 use super::bootargs::BootArgs;
+use super::machine::Machine;
+use super::screen;
 use crate::global;
 use crate::kprintln;
 use crate::mm::fault_inject::{FaultAttr, FaultSite};
@@ -36,7 +38,7 @@ impl fmt::Display for Sites {
 
 /// The prompt's command: without words the settings and statistics of every site; `SITE off` and `SITE SETTINGS` change
 /// them.
-pub(super) fn command(words: &str) {
+pub(super) fn command(machine: &Machine, words: &str) {
     if let Some((name, settings)) = words.split_once(' ') {
         let Some(site) = FaultSite::from_name(name) else {
             kprintln!("no site {name:?}; there are {}", Sites);
@@ -57,5 +59,5 @@ pub(super) fn command(words: &str) {
         kprintln!("faults SITE off, faults SITE interval,probability,space,times[,name=value...]");
         return;
     }
-    kprintln!("{}", global::fault_injector().report());
+    screen::page(machine, &global::fault_injector().report());
 }

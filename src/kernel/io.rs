@@ -1,8 +1,8 @@
 //! Device memory at boot and at the prompt.
 
-use super::address::address;
+use super::address::{address, physical};
 use super::bootargs::parse_number;
-use crate::addr::{PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{VirtAddr, VirtRange};
 use crate::arch::aarch64::features::IdRegisters;
 use crate::arch::aarch64::{at, probe};
 use crate::boot::reserved::reserved_map;
@@ -13,6 +13,7 @@ use crate::kprintln;
 use crate::mm::layout::{FIXMAP_END, FIXMAP_START};
 use crate::mm::memblock::Discovery;
 use ::log::{info, warn};
+use core::fmt;
 
 /// Enables the mapping of device memory. Boot CPU, once, when the kernel's own devices are mapped and memory can be allocated.
 pub(super) fn init(cpu: &IdRegisters, tree: &Tree<'static>, found: &Discovery) {
@@ -43,12 +44,12 @@ pub(super) fn memory_type(word: Option<&str>) -> Option<MemoryType> {
 /// `ioremap PHYS SIZE [TYPE]`: maps device memory, and prints the mapping.
 pub(super) fn map(words: &str) {
     let mut words = words.split_whitespace();
-    let (phys, size) = (words.next().and_then(parse_number), words.next().and_then(parse_number));
-    let (Some(phys), Some(size), Some(memory)) = (phys, size, memory_type(words.next())) else {
+    let (phys, size) = (words.next().and_then(physical), words.next().and_then(parse_number));
+    let (Some(phys), Some(size), Some(memory), None) = (phys, size, memory_type(words.next()), words.next()) else {
         return kprintln!("ioremap PHYS SIZE [{}], such as ioremap 0x9000000 0x1000", TYPES.join("|"));
     };
     let prot = Prot::kernel(Access::ReadWrite).with_memory(memory);
-    match prot.map(|prot| global::ioremap_prot(PhysAddr::new(phys), size, prot)) {
+    match prot.map(|prot| global::ioremap_prot(phys, size, prot)) {
         Ok(Ok(addr)) => kprintln!("{addr}"),
         Ok(Err(error)) => kprintln!("{error}"),
         Err(error) => kprintln!("{error}"),
@@ -57,20 +58,21 @@ pub(super) fn map(words: &str) {
 
 /// `iounmap ADDR`: unmaps it.
 pub(super) fn unmap(word: &str) {
-    match parse_number(word).map(|addr| global::io_space().do_iounmap(VirtAddr::new(addr))) {
+    if word.is_empty() {
+        return kprintln!("the address that ioremap printed, such as 0xffff800080010000; iomaps lists them");
+    }
+    let Some(addr) = address(word) else { return };
+    match global::io_space().do_iounmap(addr) {
         // For the call, null is nothing to unmap (Linux); but a user who types it has made a mistake.
-        Some(Ok(())) if parse_number(word) == Some(0) => kprintln!("nothing is mapped at address zero"),
-        Some(Ok(())) => kprintln!("unmapped"),
-        Some(Err(error)) => kprintln!("{error}"),
-        None => kprintln!("the address that ioremap printed, such as 0xffff800080010000; iomaps lists them"),
+        Ok(()) if addr == VirtAddr::ZERO => kprintln!("nothing is mapped at address zero"),
+        Ok(()) => kprintln!("unmapped"),
+        Err(error) => kprintln!("{error}"),
     }
 }
 
 /// `iomaps`: every live mapping.
-pub(super) fn list() {
-    for mapping in global::io_space().iter() {
-        kprintln!("{mapping}");
-    }
+pub(super) fn list(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    global::io_space().iter().try_for_each(|mapping| writeln!(f, "{mapping}"))
 }
 
 /// `readl ADDR`: reads four bytes, in one access, as a register may require.

@@ -26,17 +26,18 @@ impl fmt::Display for Owners {
 }
 
 /// `regions`: every range, and its owners.
-pub(super) fn list() {
-    for reserved in global::io_space().reserved().ranges() {
-        kprintln!("{reserved}: {}", Owners(*reserved));
-    }
+pub(super) fn list(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let reserved = global::io_space().reserved();
+    reserved.ranges().iter().try_for_each(|reserved| writeln!(f, "{reserved}: {}", Owners(*reserved)))
 }
 
 /// `ioregion NODE [INDEX] [TYPE]`: maps a region in the name of the device that owns it.
 pub(super) fn map(machine: &Machine, words: &str) {
     let mut words = words.split_whitespace();
     let (node, index) = (words.next().and_then(|path| machine.tree.resolve(path)), words.next().unwrap_or("0"));
-    let (Some(node), Ok(index), Some(memory)) = (node, index.parse(), io::memory_type(words.next())) else {
+    let (Some(node), Ok(index), Some(memory), None) =
+        (node, index.parse(), io::memory_type(words.next()), words.next())
+    else {
         return kprintln!("ioregion NODE [INDEX] [{}]", io::TYPES.join("|"));
     };
     match global::memory_region(node, index) {

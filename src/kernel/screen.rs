@@ -21,10 +21,30 @@ pub(super) fn style(machine: &Machine, plain: bool) -> Style {
     if plain || args.flag("no_color") || !knows_escapes(machine) { Style::Plain } else { Style::Colour }
 }
 
-/// Lines of the terminal, by the boot argument `lines=`. Without it nobody is known to read along, and nothing is paged.
-fn lines(machine: &Machine) -> Option<usize> {
-    let args = machine.args;
-    args.number("lines").and_then(|lines| usize::try_from(lines).ok()).filter(|lines| *lines > 2)
+/// Lines and columns of the terminal, by the boot arguments `lines=` and `columns=`. Without the first nobody is known to read
+/// along, and nothing is paged.
+fn size(machine: &Machine) -> Option<(usize, usize)> {
+    let number = |name| machine.args.number(name).and_then(|number| usize::try_from(number).ok());
+    let lines = number("lines").filter(|lines| *lines > 2)?;
+    Some((lines, number("columns").filter(|columns| *columns > 0).unwrap_or(COLUMNS)))
+}
+
+/// Columns of a terminal that has not said how many it has.
+const COLUMNS: usize = 80;
+
+/// Lines of the terminal that a line of text takes: one of more characters than there are columns goes on in the next.
+fn rows(line: &str, columns: usize) -> usize {
+    let mut letters = line.chars();
+    let mut width = 0_usize;
+    while let Some(letter) = letters.next() {
+        match letter {
+            // A control sequence ends with a letter, and takes no column.
+            '\x1b' => drop(letters.by_ref().find(char::is_ascii_alphabetic)),
+            '\n' => {}
+            _ => width += 1,
+        }
+    }
+    width.div_ceil(columns).max(1)
 }
 
 /// Prints `text`, however long, in pages of the terminal: each waits for a key. Blank shows the next page, Return the next
@@ -32,24 +52,57 @@ fn lines(machine: &Machine) -> Option<usize> {
 ///
 /// The text is made first, so that no lock is held while a person reads. Without memory for it, it is printed as it is made.
 pub(super) fn page(machine: &Machine, text: &dyn fmt::Display) {
-    let Some(lines) = lines(machine) else { return kprint!("{text}") };
+    let Some((lines, columns)) = size(machine) else { return kprint!("{text}") };
     let Some(made) = made(text) else { return kprint!("{text}") };
-    let mut left = lines - 1;
+    let page = lines - 1;
+    let mut left = page;
     for line in made.split_inclusive('\n') {
-        if left == 0 && !input::is_waiting() {
+        let rows = rows(line, columns).min(page);
+        if left < rows && !input::is_waiting() {
             kprint!("-- more --");
             let key = input::read();
             // Over the question, which no control sequence takes away on a dumb terminal.
             kprint!("\r          \r");
             match key {
                 b'q' | 3 => return,
-                b'\r' | b'\n' => left = 1,
-                _ => left = lines - 1,
+                b'\r' | b'\n' => left = rows,
+                _ => left = page,
             }
         }
         kprint!("{line}");
-        left = left.saturating_sub(1);
+        left = left.saturating_sub(rows);
     }
+}
+
+/// As [`page`], of the lines that `write` writes. They are made twice, the first time to be measured.
+pub(super) fn list(machine: &Machine, write: impl Fn(&mut fmt::Formatter<'_>) -> fmt::Result) {
+    page(machine, &fmt::from_fn(write));
+}
+
+/// A row of a list: its head, and behind it, from `column` on, words in as many lines of 80 columns as they take.
+pub(super) fn row(head: fmt::Arguments<'_>, column: usize, parts: &[&str], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut length = Length(0);
+    write!(length, "{head}")?;
+    f.write_fmt(head)?;
+    // Two blanks at least are between them.
+    let mut at = length.0;
+    if at + 2 > column {
+        writeln!(f)?;
+        at = 0;
+    }
+    write!(f, "{:gap$}", "", gap = column - at)?;
+    at = column;
+    for word in parts.iter().flat_map(|part| part.split(' ')) {
+        let blank = usize::from(at > column);
+        if blank != 0 && at + blank + word.len() >= COLUMNS {
+            write!(f, "\n{:column$}{word}", "")?;
+            at = column + word.len();
+        } else {
+            write!(f, "{:blank$}{word}", "")?;
+            at += blank + word.len();
+        }
+    }
+    writeln!(f)
 }
 
 /// `text` as a string, or `None` without memory for it. It is measured first and made into memory that is there, as it may take

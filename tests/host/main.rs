@@ -67,6 +67,9 @@ mod raw_calls;
 mod raw_face;
 #[cfg(test)]
 mod rbtree;
+// Reads the sources.
+#[cfg(all(test, not(miri)))]
+mod session;
 #[cfg(test)]
 mod single;
 #[cfg(test)]

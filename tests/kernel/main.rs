@@ -23,6 +23,7 @@ mod boot;
 mod bring_up;
 mod calls;
 mod cma;
+mod commands;
 mod console;
 mod cpus;
 mod device_memory;

@@ -2,14 +2,15 @@
 
 use quarry::ktest;
 
-// A terminal that is not named gets ASCII, and the sum is the machine's RAM.
+// A terminal that is not named gets ASCII, and the sum is the machine's RAM. The runner adds up every picture in letters, and compares
+// the legend with `memmap` (`tools/run/pictures.rs`).
 ktest!(
     boot: the_map_adds_up_to_ram_in_ascii,
-    machine = "type='map\\r|map plain 0x40200000 0x40300000\\r|map 1 0\\r|map nowhere\\r|quit\\r'",
+    machine = "type='map\\r|memmap\\r|map plain 0x40200000 0x40300000\\r|map plain pfn:0x4fd00 phys:0x50000000\\r|map 1 0\\r|map nowhere\\r|quit\\r'",
     report = "quarry> map\nzone DMA 0x000040000000-0x000050000000 262144 KiB\n0x000040000000 ",
     report = ".  free, order 10 ",
     report = "K  kernel image ",
-    report = "sum 262144 KiB of RAM, a cell 512 KiB\nquarry> map plain",
+    report = "sum 262144 KiB of RAM, a cell 512 KiB\nquarry> memmap\n",
     report = "zone DMA 0x000040200000-0x000040300000 1024 KiB\n0x000040200000 K",
     report = "sum 1024 KiB of RAM in that range, a cell 4 KiB\n",
     report = "quarry> map 1 0\nmap [live] [plain] [START END], ",
@@ -90,6 +91,7 @@ ktest!(
     boot: areas_and_gaps_are_shown_in_proportion_and_as_a_list,
     machine = "type='map vmalloc\\r|quit\\r'",
     report = "areas 0xffff8001",
+    report = " KiB\n+0x0000000000 ",
     report = "I  ioremap ",
     report = "G  guard pages ",
     report = " areas, a cell ",
@@ -123,6 +125,37 @@ ktest!(
     report = "-- more --          quarry> slabinfo\n",
     report = "kmalloc-8k",
     report = "quarry> cpu\n",
+    exit = 0
+);
+
+ktest!(
+    boot: every_listing_waits_for_a_key,
+    machine = "append='lines=4' type='help\\r|q|ptdump\\r|q|layout\\r|q|memmap\\r|q|iomem\\r|q|memblock\\r|q|locks\\r|q|fault\\r|q|bench\\r|q|iomaps\\r|q|exec\\r|q|faults\\r|q|map vmalloc\\r|q|top once\\r|\\x03|quit\\r'",
+    timeout = 40,
+    report = "quarry> help\n  help ",
+    report = "-- more --          quarry> ptdump\n",
+    report = "-- more --          quarry> layout\n",
+    report = "-- more --          quarry> memmap\n",
+    report = "-- more --          quarry> iomem\n",
+    report = "-- more --          quarry> memblock\n",
+    report = "-- more --          quarry> locks\n",
+    report = "-- more --          quarry> fault\n",
+    report = "-- more --          quarry> bench\n",
+    report = "-- more --          quarry> iomaps\n",
+    report = "-- more --          quarry> exec\n",
+    report = "-- more --          quarry> faults\n",
+    report = "-- more --          quarry> map vmalloc\n",
+    report = "-- more --          quarry> top once\n",
+    report = "-- more --          quarry> quit\n",
+    exit = 0
+);
+
+// A line that is wider than the terminal takes several of its lines: a page of four is one line of 61 characters.
+ktest!(
+    boot: wide_lines_count_as_many,
+    machine = "append='lines=5 columns=20' type='layout\\r|\\r|q|quit\\r'",
+    report = "quarry> layout\n  0xffff000000000000-0xffff800000000000   128 TiB  linear map\n-- more --          ",
+    report = "-- more --          quarry> quit\n",
     exit = 0
 );
 

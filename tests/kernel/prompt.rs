@@ -82,7 +82,7 @@ ktest!(
 
 ktest!(
     boot: programs_are_started_shown_and_killed,
-    machine = "smp=2 type='exec hello from here\\r|exec spin &\\r|ps\\r|maps 2\\r|kill 2\\r|ps\\r|maps 2\\r|exec nothing\\r|exec\\r|check\\r|quit\\r'",
+    machine = "smp=2 type='exec hello from here\\r|exec spin &\\r|ps\\r|maps 2\\r|kill 2;ps\\r|maps 2\\r|exec nothing\\r|exec\\r|check\\r|quit\\r'",
     timeout = 40,
     report = "hello from process 1\n",
     report = "argument 2: here\n",
@@ -301,6 +301,7 @@ ktest!(
     report = "CPU 1: Online, affinity 0x1, ",
     report = "CPU 1: [0x",
     report = " are in use, static variables included",
+    report = "dynamic: ",
     report = " bytes a CPU, ",
     report = "level  interrupts  class\n    0  either      embedding kernel\n",
     report = "CPU 1 holds none",
@@ -311,7 +312,7 @@ ktest!(
     boot: wrong_frees_at_the_prompt_are_reported_and_harm_nothing,
     machine = "type='fault\\r|fault what\\r|fault double-free\\r|fault free-inside\\r|fault free-page-as-object\\r|fault free-stack\\r|fault wrong-cache\\r|fault page-double-free\\r|fault page-wrong-order\\r|fault page-inside\\r|fault page-of-image\\r|fault page-no-ram\\r|fault area-double-free\\r|fault area-inside\\r|fault area-wrong-kind\\r|fault page-of-area\\r|fault map-ram\\r|fault unmap-twice\\r|fault pool-double-free\\r|fault dma-stack\\r|fault sleep-in-atomic\\r|fault sleep-with-lock\\r|check\\r|quit\\r'",
     timeout = 40,
-    report = "  stack-overflow       a CPU's stack overflows; the machine ends\n",
+    report = "  stack-overflow       a CPU's stack overflows (the machine ends)\n",
     report = "no kind \"what\"; there are:\n  double-free ",
     report = "quarry> fault double-free\ndouble-free: an object is freed twice\n",
     report = "double free of 0x",

@@ -14,7 +14,7 @@ use crate::qemu::{self, Console, Program};
 const UNATTENDED: Duration = Duration::from_secs(60);
 
 /// Argument that lets the kernel show each of its subsystems, and leave then.
-const TOUR: &str = "quarry.tour";
+pub(crate) const TOUR: &str = "quarry.tour";
 
 /// Argument that tells the kernel that nobody is there: it leaves when it has booted.
 pub(crate) const BATCH: &str = "quarry.batch";
@@ -66,7 +66,7 @@ pub(crate) fn boot(elf: &Path, spec: &Spec) -> Result<ExitCode, String> {
 }
 
 /// The boot arguments that tell the kernel of the person's terminal: its name, whether colours are not wanted
-/// (<https://no-color.org>), and its lines.
+/// (<https://no-color.org>), its lines and columns.
 fn terminal() -> String {
     let name = std::env::var("TERM").unwrap_or_default();
     let is_plain = name.chars().all(|letter| letter.is_ascii_alphanumeric() || "-+._".contains(letter));
@@ -77,8 +77,11 @@ fn terminal() -> String {
     // It prints the lines and the columns of the terminal that is its input.
     let size = Command::new("stty").arg("size").stdin(Stdio::inherit()).output();
     let size = size.ok().and_then(|size| String::from_utf8(size.stdout).ok()).unwrap_or_default();
-    if let Some(lines) = size.split_whitespace().next().and_then(|lines| lines.parse::<u32>().ok()) {
-        words.push_str(&format!(" lines={lines}"));
+    for (name, number) in ["lines", "columns"].iter().zip(size.split_whitespace()) {
+        // Serial lines without a size have none of either.
+        if number.parse::<u32>().is_ok_and(|number| number > 0) {
+            words.push_str(&format!(" {name}={number}"));
+        }
     }
     words
 }

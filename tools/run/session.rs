@@ -6,9 +6,11 @@ use std::time::Duration;
 use crate::boot;
 use crate::console::{Event, Running};
 use crate::fault_json;
+use crate::pictures;
 use crate::progress::{End, Progress, Step, Verdict};
 use crate::qemu::{self, Console, Program};
 use crate::registry::Test;
+use crate::tour;
 
 /// How long the kernel may take to its first test.
 const BOOT: Duration = Duration::from_secs(40);
@@ -79,7 +81,8 @@ fn watched<'a>(test: &'a Test, program: &Program<'_>, done: &mut dyn FnMut(Outco
                         Err("the console is not silent".to_owned())
                     }
                     (None, _) if test.machine.append.contains("report=json") => fault_json::check(&machine.text),
-                    (None, _) => Ok(()),
+                    (None, _) if test.machine.append.contains(boot::TOUR) => tour::check(&machine.text),
+                    (None, _) => pictures::check(&machine.text),
                 };
             }
         }

@@ -71,7 +71,10 @@ fn sleeps(process: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads pieces with `|` between them; `\r`, `\n`, `\t`, `\\` and `\xNN` are bytes.
+/// Keys that `\m` stands for: more than wait for the kernel's reader. In an empty line Ctrl-U does nothing.
+const MANY: [u8; 2000] = [0x15; 2000];
+
+/// Reads pieces with `|` between them; `\r`, `\n`, `\t`, `\\` and `\xNN` are bytes, `\m` is many keys.
 pub(crate) fn pieces(text: &str) -> Result<Vec<Vec<u8>>, String> {
     text.split('|').map(unescape).collect()
 }
@@ -82,6 +85,11 @@ fn unescape(piece: &str) -> Result<Vec<u8>, String> {
     while let Some(letter) = letters.next() {
         if letter != '\\' {
             bytes.extend(letter.encode_utf8(&mut [0; 4]).bytes());
+            continue;
+        }
+        if let Some(rest) = letters.as_str().strip_prefix('m') {
+            bytes.extend(MANY);
+            letters = rest.chars();
             continue;
         }
         let byte = match letters.next() {
@@ -108,6 +116,7 @@ mod tests {
     fn pieces_hold_any_byte() {
         let read = pieces("help\\r|a\\x1b[A\\t\\\\|{idle}").unwrap();
         assert_eq!(read, [b"help\r".to_vec(), b"a\x1b[A\t\\".to_vec(), b"{idle}".to_vec()]);
+        assert_eq!(pieces("a\\mb").unwrap(), [[&b"a"[..], &MANY, b"b"].concat()]);
         for wrong in ["\\", "\\q", "\\x1", "\\xzz"] {
             assert!(pieces(wrong).is_err(), "{wrong}");
         }

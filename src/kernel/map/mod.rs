@@ -5,10 +5,12 @@ mod areas;
 mod physical;
 mod slabs;
 
+use super::address::physical;
 use super::bootargs::parse_size;
 use super::command::Command;
 use super::machine::Machine;
 use super::screen::{self, Live};
+use crate::addr::PhysAddr;
 use crate::global;
 use crate::kprintln;
 pub(super) use physical::Physical;
@@ -44,7 +46,7 @@ fn run(machine: &Machine, rest: &str) {
         (Some("slab"), Some(name), None) if !live => slabs::show(machine, name, style),
         (Some("vmalloc"), None, None) if !live => screen::page(machine, &areas::Areas { style }),
         (None, None, None) => show(machine, Physical { machine, style, range: None }, live),
-        (Some(start), Some(end), None) => match (parse_size(start), parse_size(end)) {
+        (Some(start), Some(end), None) => match (place(start), place(end)) {
             (Some(start), Some(end)) if start < end => {
                 show(machine, Physical { machine, style, range: Some((start, end)) }, live);
             }
@@ -52,6 +54,11 @@ fn run(machine: &Machine, rest: &str) {
         },
         _ => kprintln!("{USAGE}"),
     }
+}
+
+/// A physical address, as a number, `phys:0x…`, `pfn:N`, or a size from address zero on.
+fn place(text: &str) -> Option<u64> {
+    physical(text).map(PhysAddr::get).or_else(|| parse_size(text))
 }
 
 fn show(machine: &Machine, picture: Physical<'_>, live: bool) {

@@ -119,7 +119,7 @@ impl Sums {
         let (slabs, pages, size) = (self.slabs, self.bytes / PAGE_SIZE, Exact(self.bytes));
         writeln!(
             f,
-            "sum {size} in {slabs} slabs ({pages} pages), objects: # {used} in use, - {cached} cached by CPUs, . {free} free"
+            "sum {size} in {slabs} slabs ({pages} pages)\nobjects: # {used} in use, - {cached} cached by CPUs, . {free} free"
         )
     }
 }

@@ -7,7 +7,8 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 
-/// Cells beside each other. With the address in front a line has 79 characters.
+/// Cells beside each other. With the address in front a line has 79 characters; of one that has more than twelve digits there is the
+/// distance from the band's start.
 pub const COLUMNS: u64 = 64;
 /// A cell in which nothing was painted.
 const NOTHING: u8 = 0x7f;
@@ -203,7 +204,10 @@ impl<'k, const N: usize> Canvas<'k, N> {
             writeln!(out, "{name} {:#014x}-{:#014x} {}", band.start, band.end, Exact(band.end - band.start))?;
             for number in 0..band.lines(line) {
                 let address = band.first_line(line).saturating_add(number.saturating_mul(line));
-                write!(out, "{address:#014x} ")?;
+                match address >> 48 {
+                    0 => write!(out, "{address:#014x} ")?,
+                    _ => write!(out, "+{:#012x} ", address.saturating_sub(band.first_line(line)))?,
+                }
                 self.draw_line(cells.next().unwrap_or_default(), out)?;
             }
         }

@@ -2,30 +2,36 @@
 #![forbid(unsafe_code)]
 
 use super::start::{default_limits, kill, reap, start};
-use super::{Ended, Pid, load, programs, schedule, show};
+use super::{Ended, Pid, load, processes, programs, schedule, show};
 use crate::addr::CpuId;
 use crate::arch::aarch64::cpu::{self, Relax};
-use crate::kernel::{bootargs, input};
+use crate::kernel::machine::Machine;
+use crate::kernel::{bootargs, input, screen};
 use crate::kprintln;
 use crate::sync::Once;
 
 /// `exec NAME ARGUMENTS…`: runs a program to its end, or, with `&` as the last word, while the prompt waits for keys. Ctrl-C
 /// kills it.
-pub(crate) fn exec(text: &str) {
+pub(crate) fn exec(machine: &Machine, text: &str) {
     let (text, waits) = match text.strip_suffix('&') {
         Some(text) => (text, false),
         None => (text, true),
     };
     let mut words = text.split_ascii_whitespace();
     let Some(name) = words.next() else {
-        kprintln!("programs of this image:");
-        return programs()
-            .iter()
-            .for_each(|program| kprintln!("  {:<10} {:>6} bytes", program.name, program.file.len()));
+        return screen::list(machine, |f| {
+            writeln!(f, "programs of this image:")?;
+            let mut programs = programs().iter();
+            programs.try_for_each(|program| writeln!(f, "  {:<10} {:>6} bytes", program.name, program.file.len()))
+        });
     };
-    let mut arguments = [""; load::MAX_ARGUMENTS];
+    // The first word is the name.
+    let mut arguments = [""; load::MAX_ARGUMENTS - 1];
     let mut count = 0;
-    for (place, word) in arguments.iter_mut().zip(words) {
+    for word in words {
+        let Some(place) = arguments.get_mut(count) else {
+            return kprintln!("at most {} words behind the program's name", load::MAX_ARGUMENTS - 1);
+        };
         *place = word;
         count += 1;
     }
@@ -59,15 +65,21 @@ fn number(text: &str) -> Option<Pid> {
 }
 
 /// `maps PID`: the areas of a process in the format of Linux's `/proc/PID/maps`.
-pub(crate) fn maps(text: &str) {
-    if number(text).is_some_and(|pid| !show::maps(pid)) {
-        kprintln!("no process has the number {text}");
+pub(crate) fn maps(machine: &Machine, text: &str) {
+    if let Some(pid) = number(text) {
+        screen::list(machine, |f| match show::maps(pid, f) {
+            Some(written) => written,
+            None => writeln!(f, "no process has the number {text}"),
+        });
     }
 }
 
-/// `kill PID`: ends a process.
+/// `kill PID`: ends a process. Its memory is back when the prompt is: until then all processes have their turns, as a thread
+/// ends at its next one. Ctrl-C gives up waiting.
 pub(crate) fn kill_command(text: &str) {
-    if number(text).is_some_and(|pid| !kill(pid)) {
-        kprintln!("no process has the number {text}");
+    let Some(pid) = number(text) else { return };
+    if !kill(pid) {
+        return kprintln!("no process has the number {text}");
     }
+    schedule::run(&|| cpu::current() == CpuId::BOOT && input::is_cancelled() || !processes().is_alive(pid));
 }

@@ -5,8 +5,6 @@ use super::table::ProcessState;
 use super::{Name, Pid, processes, spaces};
 use crate::addr::PAGE_SHIFT;
 use crate::global::AddressSpace;
-use crate::kprint;
-use crate::kprintln;
 use core::fmt;
 
 /// The areas of a space, a line each, in the format of Linux's `/proc/PID/maps`. Printed with no lock held.
@@ -21,10 +19,10 @@ impl fmt::Display for Maps<'_> {
     }
 }
 
-/// Prints the processes: sizes in KiB.
-pub(crate) fn ps() {
-    kprintln!("  PID  PPID THREADS STAT    VSZ    RSS TABLES COMMAND");
-    // Copied, so that nothing is printed with the lock held.
+/// Writes the processes: sizes in KiB.
+pub(crate) fn ps(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "  PID  PPID THREADS STAT    VSZ    RSS TABLES COMMAND")?;
+    // Copied, so that nothing is written with the lock held.
     let found: [Option<_>; super::MAX_PROCESSES] = {
         let table = processes();
         let mut all = table.all().map(|(place, process)| (place, *process));
@@ -44,20 +42,19 @@ pub(crate) fn ps() {
             _ if process.dying.is_some() => "X",
             _ => "R",
         };
-        kprintln!(
+        writeln!(
+            f,
             "{:>5} {:>5} {:>7} {state:<4} {size:>6} {resident:>6} {tables:>6} {}",
-            process.pid,
-            process.parent,
-            process.threads,
-            process.name
-        );
+            process.pid, process.parent, process.threads, process.name
+        )?;
     }
+    Ok(())
 }
 
-/// Prints the areas of a process. Whether there is one of that number.
-pub(crate) fn maps(pid: Pid) -> bool {
-    let place = processes().find(pid);
-    place.and_then(|place| spaces::with(place, |space| kprint!("{}", Maps(space)))).is_some()
+/// Writes the areas of a process; `None` if there is none of that number.
+pub(crate) fn maps(pid: Pid, f: &mut fmt::Formatter<'_>) -> Option<fmt::Result> {
+    let place = processes().find(pid)?;
+    spaces::with(place, |space| write!(f, "{}", Maps(space)))
 }
 
 /// Shows `f` the memory of each process's address space, tables included, with the process's number and name.

@@ -104,6 +104,13 @@ pub(super) struct Process {
     pub(super) files: [Option<u64>; MAX_FILES],
 }
 
+impl Process {
+    /// Whether it is alive, or its memory is still being given back.
+    const fn has_memory(&self) -> bool {
+        matches!(self.state, ProcessState::Alive | ProcessState::Ending)
+    }
+}
+
 /// The state of a thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ThreadState {
@@ -207,7 +214,12 @@ impl Table {
 
     /// Whether any process is alive.
     pub(super) fn is_anybody_alive(&self) -> bool {
-        self.all().any(|(_, process)| matches!(process.state, ProcessState::Alive | ProcessState::Ending))
+        self.all().any(|(_, process)| process.has_memory())
+    }
+
+    /// Whether the process of this number is alive.
+    pub(super) fn is_alive(&self, pid: Pid) -> bool {
+        self.all().any(|(_, process)| process.pid == pid && process.has_memory())
     }
 
     /// A number that no process or thread has.

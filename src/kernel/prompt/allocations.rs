@@ -7,8 +7,9 @@ use crate::global::{self, KVec, Pages, SpinLock, VVec};
 use crate::kernel::address::{Typed, address};
 use crate::kernel::bootargs::parse_number;
 use crate::kernel::command::Command;
-use crate::kernel::gfp_names;
+use crate::kernel::machine::Machine;
 use crate::kernel::whereabouts::Whereabouts;
+use crate::kernel::{gfp_names, screen};
 use crate::kprintln;
 use crate::mm::slab::SlabAllocError;
 use core::fmt;
@@ -48,7 +49,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 offer("all");
             }
         },
-        run: |_, rest| free(rest),
+        run: free,
     },
 ];
 
@@ -187,9 +188,9 @@ fn alloc(rest: &str) {
     }
 }
 
-fn free(rest: &str) {
+fn free(machine: &Machine, rest: &str) {
     let taken = match (rest, parse_number(rest)) {
-        ("", _) => return list(),
+        ("", _) => return screen::list(machine, list),
         ("all", _) => return free_all("freed "),
         (_, Some(number)) => take(|one| one.handle == number || one.memory.start() == VirtAddr::new(number)),
         _ => match Typed::parse(rest).ok().and_then(|_| address(rest)) {
@@ -205,20 +206,18 @@ fn free(rest: &str) {
     }
 }
 
-fn list() {
+fn list(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut any = false;
     for place in 0..KEPT {
-        // A line at a time: printing waits for the console, and a lock does not.
+        // A line at a time: printing waits for the console, and looking for the place takes other locks.
         let line =
             ALLOCATIONS.lock().places.get(place).and_then(Option::as_ref).map(|one| (one.handle, one.memory.start()));
         if let Some((handle, start)) = line {
             any = true;
-            kprintln!("{handle}: {start}, {}", Whereabouts(start));
+            writeln!(f, "{handle}: {start}, {}", Whereabouts(start))?;
         }
     }
-    if !any {
-        kprintln!("nothing is kept; kmalloc, vmalloc and alloc allocate");
-    }
+    if any { Ok(()) } else { writeln!(f, "nothing is kept; kmalloc, vmalloc and alloc allocate") }
 }
 
 /// Frees everything, and says so for each.

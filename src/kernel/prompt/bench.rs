@@ -9,8 +9,8 @@ use crate::board::Board;
 use crate::gfp::Gfp;
 use crate::global::{KVec, Pages, VVec};
 use crate::kernel::command::Command;
-use crate::kernel::input;
 use crate::kernel::machine::Machine;
+use crate::kernel::{input, screen};
 use crate::kprintln;
 use core::hint::black_box;
 
@@ -84,7 +84,9 @@ fn bench(machine: &Machine, name: &str) {
         if !name.is_empty() {
             kprintln!("no row {name:?}; there are:");
         }
-        return ROWS.iter().for_each(|row| kprintln!("  {:<14} {}", row.name, row.about));
+        return screen::list(machine, |f| {
+            ROWS.iter().try_for_each(|row| writeln!(f, "  {:<14} {}", row.name, row.about))
+        });
     };
     let (mut best, mut sum, mut instructions) = (u64::MAX, 0, u64::MAX);
     {

@@ -32,7 +32,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the boot allocator's lists",
         example: "memblock",
         words: no_words,
-        run: |_, _| kprintln!("{}", *global::memblock()),
+        run: |machine, _| screen::list(machine, |f| writeln!(f, "{}", *global::memblock())),
     },
     Command {
         name: "buddyinfo",

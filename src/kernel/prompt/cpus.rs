@@ -5,10 +5,10 @@ use crate::addr::{Bytes, CpuId};
 use crate::arch::aarch64::held_locks;
 use crate::global;
 use crate::kernel::command::{Command, no_words};
-use crate::kernel::{cpus, tick};
-use crate::kprintln;
+use crate::kernel::{cpus, screen, tick};
 use crate::sync::class::{Interrupts, LOCK_CLASSES};
 use crate::sync::{CHECKED, HeldLocks};
+use core::fmt;
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -17,7 +17,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the CPUs: state, affinity, ticks of the timer since it was started",
         example: "cpus",
         words: no_words,
-        run: |_, _| list(),
+        run: |machine, _| screen::list(machine, list),
     },
     Command {
         name: "percpu",
@@ -25,7 +25,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the memory that each CPU has for itself",
         example: "percpu",
         words: no_words,
-        run: |_, _| percpu(),
+        run: |machine, _| screen::list(machine, percpu),
     },
     Command {
         name: "locks",
@@ -33,47 +33,55 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the classes of locks in their order, and the locks that CPUs hold",
         example: "locks",
         words: no_words,
-        run: |_, _| locks(),
+        run: |machine, _| screen::list(machine, locks),
     },
 ];
 
-fn list() {
+fn list(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for cpu in global::possible_cpus() {
-        kprintln!("{cpu:?}: {:?}, affinity {:#x}, {} ticks", cpus::state(cpu), cpus::affinity(cpu), tick::count(cpu));
+        writeln!(
+            f,
+            "{cpu:?}: {:?}, affinity {:#x}, {} ticks",
+            cpus::state(cpu),
+            cpus::affinity(cpu),
+            tick::count(cpu)
+        )?;
     }
+    Ok(())
 }
 
-fn percpu() {
+fn percpu(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for (cpu, range) in global::cpu_locals().enumerate() {
         let cpu = u32::try_from(cpu).map_or(CpuId::BOOT, CpuId::new);
-        kprintln!("{cpu:?}: {range}, {}", Bytes(range.size()));
+        writeln!(f, "{cpu:?}: {range}, {}", Bytes(range.size()))?;
     }
     let (used, size) = (global::cpu_local_used(), global::cpu_local_size());
-    kprintln!("of each, {used} bytes of {size} are in use, static variables included");
-    kprintln!("dynamic: {}", global::percpu_stats());
+    writeln!(f, "of each, {used} bytes of {size} are in use, static variables included")?;
+    writeln!(f, "dynamic: {}", global::percpu_stats())
 }
 
-fn locks() {
-    kprintln!("level  interrupts  class");
+fn locks(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(f, "level  interrupts  class")?;
     for class in LOCK_CLASSES {
         let interrupts = match class.interrupts {
             Interrupts::Masked => "masked",
             Interrupts::Unmasked => "unmasked",
             Interrupts::Either => "either",
         };
-        kprintln!("{:>5}  {interrupts:<10}  {}", class.level, class.name);
+        writeln!(f, "{:>5}  {interrupts:<10}  {}", class.level, class.name)?;
     }
     if !CHECKED {
-        return kprintln!("this build does not record which locks are held");
+        return writeln!(f, "this build does not record which locks are held");
     }
     for cpu in global::online_cpus() {
         let mut any = false;
         for lock in held_locks::held_locks_of(cpu).into_iter().flat_map(HeldLocks::iter) {
             any = true;
-            kprintln!("{cpu:?} holds {lock}");
+            writeln!(f, "{cpu:?} holds {lock}")?;
         }
         if !any {
-            kprintln!("{cpu:?} holds none");
+            writeln!(f, "{cpu:?} holds none")?;
         }
     }
+    Ok(())
 }

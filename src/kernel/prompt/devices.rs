@@ -4,7 +4,7 @@
 use crate::kernel::command::{Command, no_words};
 use crate::kernel::line::offer_shown;
 use crate::kernel::machine::machine;
-use crate::kernel::{dma, io, reserved};
+use crate::kernel::{dma, io, reserved, screen};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -33,7 +33,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the device memory that is mapped",
         example: "iomaps",
         words: no_words,
-        run: |_, _| io::list(),
+        run: |machine, _| screen::list(machine, io::list),
     },
     Command {
         name: "readl",
@@ -49,7 +49,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the memory that the device tree sets aside, and the devices it is for",
         example: "regions",
         words: no_words,
-        run: |_, _| reserved::list(),
+        run: |machine, _| screen::list(machine, reserved::list),
     },
     Command {
         name: "ioregion",

@@ -15,5 +15,5 @@ pub(super) const COMMANDS: &[Command] = &[Command {
         1 => offer("off"),
         _ => {}
     },
-    run: |_, rest| fault_injection::command(rest),
+    run: fault_injection::command,
 }];

@@ -3,8 +3,7 @@
 
 use super::{allocations, terminal};
 use crate::kernel::command::{Command, no_words};
-use crate::kernel::{errata, power};
-use crate::kprintln;
+use crate::kernel::{errata, power, screen};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -13,7 +12,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the features of this CPU",
         example: "cpu",
         words: no_words,
-        run: |machine, _| kprintln!("{}", machine.cpu),
+        run: |machine, _| screen::list(machine, |f| writeln!(f, "{}", machine.cpu)),
     },
     Command {
         name: "errata",
@@ -21,7 +20,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the errata of the CPUs, and how each is handled",
         example: "errata",
         words: no_words,
-        run: |_, _| errata::list(),
+        run: |machine, _| screen::list(machine, errata::list),
     },
     Command {
         name: "quit",

@@ -1,19 +1,19 @@
 //! Commands that look at an address, a frame, a table, or at everything at once.
+#![forbid(unsafe_code)]
 
 use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, VirtAddr};
-use crate::arch::aarch64::probe;
 use crate::gfp::ZoneType;
 use crate::global;
 use crate::kernel::address::{Typed, address};
 use crate::kernel::command::{Command, addresses, no_words};
-use crate::kernel::console::Console;
 use crate::kernel::machine::Machine;
 use crate::kernel::whereabouts::Whereabouts;
-use crate::kernel::{io, machine_account, process, wx_check};
+use crate::kernel::{io, machine_account, process, screen, wx_check};
+use crate::kprintln;
 use crate::mm::layout;
 use crate::mm::page::PageMap;
+use crate::mm::pgtable::Translation;
 use crate::mm::zone::PageHal;
-use crate::{kprint, kprintln};
 use core::fmt;
 
 pub(super) const COMMANDS: &[Command] = &[
@@ -39,7 +39,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the kernel's address map",
         example: "layout",
         words: no_words,
-        run: |_, _| kprint!("{}", layout::AddressMap),
+        run: |machine, _| screen::page(machine, &layout::AddressMap),
     },
     Command {
         name: "ptdump",
@@ -47,7 +47,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the live page tables",
         example: "ptdump",
         words: no_words,
-        run: |_, _| ptdump(),
+        run: |machine, _| screen::list(machine, ptdump),
     },
     Command {
         name: "what",
@@ -56,14 +56,6 @@ pub(super) const COMMANDS: &[Command] = &[
         example: "what exception_vectors",
         words: addresses,
         run: |_, rest| what(rest),
-    },
-    Command {
-        name: "peek",
-        arguments: "ADDR",
-        help: "the 8 bytes at a virtual address",
-        example: "peek phys:0x40200000",
-        words: addresses,
-        run: |_, rest| peek(rest),
     },
 ];
 
@@ -94,7 +86,7 @@ fn place(text: &str) -> Option<PhysAddr> {
     };
     let is_ram = |phys| global::pfn_to_page(Pfn::containing(phys)).is_some();
     // Text, data and areas have addresses outside of the linear map, and frames all the same.
-    let mapped = || global::kernel_tables().and_then(|table| table.translate(VirtAddr::new(number)));
+    let mapped = || translate(VirtAddr::new(number));
     match global::virt_to_phys(VirtAddr::new(number)) {
         Some(phys) => Some(phys),
         None if number < layout::LINEAR_MAP_SIZE >> PAGE_SHIFT && is_ram(Pfn::new(number).start()) => {
@@ -144,27 +136,21 @@ fn page(machine: &Machine, text: &str) {
     }
 }
 
-fn ptdump() {
-    if let Some(table) = global::kernel_tables() {
-        // The console accepts everything.
-        let _ = table.dump(&mut Console, &crate::boot::tables::markers());
-    }
+fn ptdump(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    global::kernel_tables().map_or(Ok(()), |table| table.dump(f, &crate::boot::tables::markers()))
+}
+
+/// The kernel's mapping of an address.
+pub(super) fn translate(addr: VirtAddr) -> Option<Translation> {
+    global::kernel_tables()?.translate(addr)
 }
 
 fn what(text: &str) {
     let Some(addr) = address(text) else { return };
     kprintln!("{addr} is {}", Whereabouts(addr));
-    match global::kernel_tables().and_then(|table| table.translate(addr)) {
+    match translate(addr) {
         Some(found) => kprintln!("{found:?}"),
         None => kprintln!("nothing is mapped there"),
     }
     io::what(addr);
-}
-
-fn peek(text: &str) {
-    let Some(addr) = address(text) else { return };
-    match probe::load_u64(addr.align_down(8)) {
-        Some(value) => kprintln!("{}: {value:#018x}", addr.align_down(8)),
-        None => kprintln!("{addr} cannot be read"),
-    }
 }

@@ -11,6 +11,7 @@ use crate::hal::prot::Prot;
 use crate::kernel::command::Command;
 use crate::kernel::machine::Machine;
 use crate::kernel::provoke::{self, Wrong};
+use crate::kernel::screen;
 use crate::kprintln;
 use crate::mm::dma::{DeviceSpec, ToDevice};
 use crate::mm::slab::{CacheSpec, SlabFlags};
@@ -111,14 +112,24 @@ const KINDS: &[Kind] = &[
     ends("double-lock", "a lock is taken twice by one CPU", |_| double_lock()),
 ];
 
+/// Column of the misuses in the list of kinds.
+const NAMES: usize = 23;
+
 fn fault(machine: &Machine, name: &str) {
     let Some(kind) = KINDS.iter().find(|kind| kind.name == name) else {
         if !name.is_empty() {
             kprintln!("no kind {name:?}; there are:");
         }
-        return KINDS.iter().for_each(|kind| {
-            let end = if kind.ends { "; the machine ends" } else { "" };
-            kprintln!("  {:<20} {}{end}", kind.name, kind.about);
+        return screen::list(machine, |f| {
+            KINDS.iter().try_for_each(|kind| {
+                let end = if kind.ends { "(the machine ends)" } else { "" };
+                screen::row(
+                    format_args!("  {}", kind.name),
+                    NAMES,
+                    [kind.about, end].get(..1 + usize::from(kind.ends)).unwrap_or_default(),
+                    f,
+                )
+            })
         });
     };
     kprintln!("{}: {}", kind.name, kind.about);

@@ -11,12 +11,12 @@ mod keyboard;
 mod machine;
 mod memory;
 mod misuse;
-mod poke;
 mod processes;
 mod progress;
 mod stress;
 mod table;
 mod terminal;
+mod word;
 
 use super::input;
 use super::line::SEPARATOR;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::kernel::command::{Command, no_words};
-use crate::kernel::process;
+use crate::kernel::{process, screen};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -15,7 +15,7 @@ pub(super) const COMMANDS: &[Command] = &[
                 process::programs().iter().for_each(|program| offer(program.name));
             }
         },
-        run: |_, rest| process::exec(rest),
+        run: process::exec,
     },
     Command {
         name: "ps",
@@ -23,7 +23,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the processes; sizes in KiB",
         example: "ps",
         words: no_words,
-        run: |_, _| process::ps(),
+        run: |machine, _| screen::list(machine, process::ps),
     },
     Command {
         name: "maps",
@@ -31,7 +31,7 @@ pub(super) const COMMANDS: &[Command] = &[
         help: "the areas of a process",
         example: "maps 2",
         words: no_words,
-        run: |_, rest| process::maps(rest),
+        run: process::maps,
     },
     Command {
         name: "kill",

@@ -1,16 +1,17 @@
 //! The families of commands, and `help`. A new command is a row of its family; a new family is a line here.
 #![forbid(unsafe_code)]
 
-use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, poke, processes, stress};
+use super::{allocations, bench, counts, cpus, devices, failing, machine, memory, misuse, processes, stress, word};
 use crate::kernel::command::Command;
-use crate::kernel::{map, record, top};
+use crate::kernel::machine::Machine;
+use crate::kernel::{map, record, screen, top};
 use crate::kprintln;
 
 /// Every family, in the order in which `help` lists them.
 const FAMILIES: &[&[Command]] = &[
     &[HELP],
     memory::COMMANDS,
-    poke::COMMANDS,
+    word::COMMANDS,
     allocations::COMMANDS,
     counts::COMMANDS,
     map::COMMANDS,
@@ -36,7 +37,7 @@ const HELP: Command = Command {
             commands().for_each(|command| offer(command.name));
         }
     },
-    run: |_, name| help(name),
+    run: help,
 };
 
 /// Every command.
@@ -69,12 +70,16 @@ pub(super) fn suggest(wrong: &str) {
     }
 }
 
-fn help(name: &str) {
+/// Column of the commands' effects in the list.
+const EFFECT: usize = 31;
+
+fn help(machine: &Machine, name: &str) {
     if name.is_empty() {
-        for command in commands() {
-            kprintln!("  {:<12} {:<8} {}", command.name, command.arguments, command.help);
-        }
-        return;
+        return screen::list(machine, |f| {
+            commands().try_for_each(|command| {
+                screen::row(format_args!("  {} {}", command.name, command.arguments), EFFECT, &[command.help], f)
+            })
+        });
     }
     match find(name) {
         Some(Command { name, arguments, help, example, .. }) => {

@@ -42,6 +42,7 @@ fn free_blocks(order: Order) -> u64 {
 
 pub(super) fn buddy(_: &Machine) -> Result<(), Error> {
     let order = Order::new(6).unwrap_or(Order::ZERO);
+    global::drain_all_pages();
     let before = (free_blocks(Order::MAX), global::nr_free_pages());
     let block = Pages::new(Gfp::KERNEL, order)?;
     let zone = global::page_zone(block.page()).map_or("none", ZoneType::name);

@@ -1,8 +1,8 @@
-//! `poke`: writes a word of memory, after a question.
+//! `peek` and `poke`: a word of memory is read, or written after a question.
 
+use super::memory::translate;
 use crate::addr::VirtAddr;
 use crate::arch::aarch64::probe;
-use crate::global;
 use crate::kernel::address::address;
 use crate::kernel::bootargs::parse_number;
 use crate::kernel::command::{Command, addresses};
@@ -10,14 +10,36 @@ use crate::kernel::input;
 use crate::kernel::whereabouts::Whereabouts;
 use crate::{kprint, kprintln};
 
-pub(super) const COMMANDS: &[Command] = &[Command {
-    name: "poke",
-    arguments: "ADDR VALUE",
-    help: "writes 8 bytes at a virtual address; asks first",
-    example: "poke phys:0x48000000 0x1234",
-    words: addresses,
-    run: |_, rest| poke(rest),
-}];
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "peek",
+        arguments: "ADDR",
+        help: "the 8 bytes at a virtual address",
+        example: "peek phys:0x40200000",
+        words: addresses,
+        run: |_, rest| peek(rest),
+    },
+    Command {
+        name: "poke",
+        arguments: "ADDR VALUE",
+        help: "writes 8 bytes at a virtual address; asks first",
+        example: "poke phys:0x48000000 0x1234",
+        words: addresses,
+        run: |_, rest| poke(rest),
+    },
+];
+
+fn peek(text: &str) {
+    let Some(addr) = address(text) else { return };
+    match probe::load_u64(addr.align_down(8)) {
+        Some(value) => show(addr.align_down(8), value),
+        None => kprintln!("{addr} cannot be read"),
+    }
+}
+
+fn show(addr: VirtAddr, value: u64) {
+    kprintln!("{addr}: {value:#018x}");
+}
 
 fn poke(rest: &str) {
     let Some((place, value)) = rest.split_once(' ') else {
@@ -30,8 +52,7 @@ fn poke(rest: &str) {
     if !addr.is_aligned(8) {
         return kprintln!("{addr} is not a multiple of 8, as the address of 8 bytes is; {} is", addr.align_down(8));
     }
-    let mapping = global::kernel_tables().and_then(|table| table.translate(addr));
-    let (Some(mapping), Some(old)) = (mapping, probe::load_u64(addr)) else {
+    let (Some(mapping), Some(old)) = (translate(addr), probe::load_u64(addr)) else {
         return kprintln!("not written: nothing can be read at {addr}, which is {}", Whereabouts(addr));
     };
     if !mapping.leaf.prot.is_writable() {
@@ -53,7 +74,7 @@ fn poke(rest: &str) {
 fn write(addr: VirtAddr, value: u64) {
     // SAFETY: the person at the prompt has read the owner of the word, and has answered that nobody relies on it.
     match unsafe { probe::store_u64(addr, value) } {
-        true => kprintln!("{addr}: {value:#018x}"),
+        true => show(addr, value),
         false => kprintln!("not written: the store faulted"),
     }
 }
