@@ -88,7 +88,7 @@ report-test: report
 	@tools/setup.sh report
 	tools/report/test.sh $(TARGET_DIR)/report.html
 
-## make pictures  docs/pictures/fault-report.svg, from a real run
+## make pictures  docs/pictures/fault-report.svg and map.svg, from real runs
 .PHONY: pictures
 pictures: setup
 	tools/report/pictures.sh docs/pictures
