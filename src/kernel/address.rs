@@ -60,8 +60,8 @@ impl<'a> Typed<'a> {
 }
 
 /// The physical address that a person has typed where one is meant: a number alone is one, too.
-#[must_use]
-pub fn physical(text: &str) -> Option<PhysAddr> {
+#[cfg(target_os = "none")]
+pub(super) fn physical(text: &str) -> Option<PhysAddr> {
     match Typed::parse(text).ok()? {
         Typed::Virtual(addr) => Some(PhysAddr::new(addr.get())),
         Typed::Physical(phys) => Some(phys),

@@ -196,7 +196,8 @@ ktest!(
     report = "cache kmalloc-4k, objects of 4096 bytes\n",
     report = "\nand ",
     report = " slabs more\n",
-    report = " pages)\nobjects: # "
+    report = " pages)\nobjects: # ",
+    report = " cached by CPUs, . "
 );
 fn a_long_list_of_slabs_is_cut() {
     let mut held: KVec<KVec<u8>> = KVec::with_capacity(400, Gfp::KERNEL).expect("memory");

@@ -64,9 +64,9 @@ typing = type_at_prompt(["exec spin &", "maps 1", "vmallocinfo", "slabinfo", "qu
 gdb.execute("continue", to_string=True)
 typing.kill()
 
-# Against the kernel's own lists. What a list is printed with may differ: so the caches that nothing uses meanwhile.
-# Range, size, who asked, pages and physical address; each names the flags in its own way.
+# Against the kernel's own lists. Printing a list may change a cache or two.
 def facts(line):
+    """Range, size, who asked, pages and physical address of an area; kernel and gdb name flags in their own ways."""
     words = line.split()
     return words[:3] + [word for word in words if "=" in word]
 
@@ -88,7 +88,8 @@ vmas = want("quarry vmas", r"^process 1 \(spin\):", r"READ \|", r"GROWSDOWN")
 ours = []
 for line in vmas.splitlines()[1:]:
     span, _, _, flags = line.split(maxsplit=3)
-    letters = "".join(letter if re.search(rf"\b{name}\b", flags) else "-" for letter, name in zip("rwx", ("READ", "WRITE", "EXEC")))
+    letters = "".join(letter if re.search(rf"\b{name}\b", flags) else "-"
+                      for letter, name in zip("rwx", ("READ", "WRITE", "EXEC")))
     ends = "-".join(f"{int(end, 16):08x}" for end in span.split("-"))
     ours.append([ends, letters + ("s" if re.search(r"\bSHARED\b", flags) else "p")])
 check("the areas of a process are those of maps", len(theirs) > 2 and theirs == ours, f"{theirs}, {ours}")
@@ -157,24 +158,26 @@ def printed():
     """The pretty-printers."""
     module = sys.modules["structures"]
     descriptor = module.Pages().descriptor(frame)
-    cache = module.dig(module.static("quarry::global::slab::SLABS")["boot"], "quarry::mm::slab::cache::record::Cache<")
+    cache = module.dig(module.static("quarry::global::slab::SLABS")["boot"], "quarry::mm::slab::cache::Cache<")
     slots = (slot for lock in module.elements(module.static("quarry::global::vmalloc::VMALLOC")["nodes"])
              for slot in module.elements(module.dig(lock, "quarry::mm::vmalloc::busy::Busy")["recent"]))
     area = module.at(next(filter(None, map(module.number, slots))), module.NODE.format(module.AREA))["payload"]
     process = module.process_of(1)
     code_area = next(one for one in process.areas() if module.number(one["start"]) == code)
     said = [value.format_string() for value in (descriptor, cache, area, code_area)]
-    for name, raw in (("quarry::mm::page::flags::PageState", module.number(descriptor["state"])), ("quarry::gfp::Gfp", 0x7c0), ("quarry::hal::entry::RawEntry", 0x0068_0000_4000_0703),
+    for name, raw in (("quarry::mm::page::flags::PageState", module.number(descriptor["state"])),
+                      ("quarry::gfp::Gfp", 0x7c0), ("quarry::hal::entry::RawEntry", 0x0068_0000_4000_0703),
                       ("quarry::mm::vmalloc::flags::VmFlags", 0x42)):
         kind = gdb.lookup_type(name)
         said.append(gdb.Value(raw.to_bytes(kind.sizeof, "little"), kind).format_string())
     # As gdb itself shows the field of this name.
     fields = ", ".join(f"{name} {plain(descriptor[name]):#x}" for name in ("next", "prev", "aux", "owner"))
     start, end = plain(area["start"]), plain(area["end"])
+    size = plain(cache["shape"]["object_size"])
     first, last, offset = (plain(code_area[name]) for name in ("start", "end", "offset"))
     counts = [plain(module.dig(cache["node"], "quarry::mm::slab::node::Node")[name]) for name in ("objects", "slabs")]
     wanted = [rf"PageDescriptor\(Slab, order \d, 1 reference(, compound)?, {fields}\)$",
-              rf"Cache\(kmem_cache, {plain(cache['shape']['object_size'])} bytes, {counts[0]} objects in {counts[1]} slabs\)$",
+              rf"Cache\(kmem_cache, {size} bytes, {counts[0]} objects in {counts[1]} slabs\)$",
               rf"Area\({start:#018x}-{end:#018x} +{end - start} ",
               rf"Vma\({first:#x}-{last:#x} offset {offset:#x} .*READ \| EXEC\b", r"PageState\(Slab, order \d, 1 reference",
               r"Gfp\(KERNEL \| ZERO\)$", r"RawEntry\(page at 0x40000000, kernel, RW, DeviceNGnRnE, dirty\)$",
