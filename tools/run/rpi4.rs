@@ -81,9 +81,11 @@ fn fits(test: &Test) -> bool {
         && !NEED_QEMU.iter().any(|(name, _)| test.name.starts_with(name))
 }
 
-/// The boot arguments of an image for these tests: those that want one CPU first.
+/// The boot arguments of an image for these tests: those that want one CPU first. A name behind a minus leaves out what contains it.
 fn arguments(tests: &[Test], names: &[&str]) -> Result<String, String> {
-    let named = |test: &&Test| names.is_empty() || names.iter().any(|name| test.name.contains(name));
+    let (without, names): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(|name| name.starts_with('-'));
+    let is_in = |test: &Test, names: &[&str]| names.iter().any(|name| test.name.contains(name.trim_start_matches('-')));
+    let named = |test: &&Test| (names.is_empty() || is_in(test, &names)) && !is_in(test, &without);
     let mut chosen: Vec<&Test> = tests.iter().filter(named).filter(|test| fits(test)).collect();
     if chosen.is_empty() {
         return Err("no test of these names runs on a board".to_owned());
@@ -334,7 +336,12 @@ mod tests {
         let tests = [test(0, "k::a"), test(1, "k::b\tmachine=smp=4"), test(2, "k::c"), test(3, "k::d\tmachine=gic=3")];
         assert_eq!(arguments(&tests, &[]).unwrap(), "ktest.resume maxcpus=1 mem=512M cma=0 ktest=0,2 ktest.smp=1");
         assert_eq!(arguments(&tests, &["b"]).unwrap(), "ktest.resume maxcpus=1 mem=512M cma=0 ktest= ktest.smp=1");
+        assert_eq!(
+            arguments(&tests, &["-a", "-b"]).unwrap(),
+            "ktest.resume maxcpus=1 mem=512M cma=0 ktest=2 ktest.smp="
+        );
         assert!(arguments(&tests, &["d"]).is_err(), "nothing is left");
+        assert!(arguments(&tests, &["a", "-a"]).is_err(), "nothing is left");
     }
 
     fn read_all(text: &str) -> Result<Option<bool>, String> {
