@@ -45,6 +45,7 @@ const NEED_QEMU: &[(&str, &str)] = &[
     ("ioremap::every_memory_type_is_in_the_descriptor_and_in_the_cpu", "maps the clock of virt"),
     ("ioremap::one_range_has_one_memory_type", "maps the flash of virt"),
     ("ioremap::only_what_ioremap_returned_is_unmapped", "maps the flash of virt"),
+    ("ioremap::what_is_no_device_memory_is_refused", "maps the flash of virt"),
     ("pages::no_ram_and_no_linear_address_are_named", "names addresses of virt"),
     ("resource::a_device_has_one_driver", "claims the clock of virt"),
     ("resource::a_driver_gives_back_in_reverse", "claims the clock of virt"),
