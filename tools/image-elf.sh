@@ -9,5 +9,8 @@ case $what in
 tests) set -- test --test kernel "$@" ;;
 benches) set -- bench --profile release -p quarry-benches --bench kernel "$@" ;;
 esac
-cargo "$@" --quiet --no-run --message-format json |
-    sed -n 's/.*"kind":\["\(test\|bench\)"\].*"executable":"\([^"]*\)".*/\2/p'
+elf=$(cargo "$@" --quiet --no-run --message-format json-render-diagnostics |
+    sed -n 's/.*"kind":\["\(test\|bench\)"\].*"executable":"\([^"]*\)".*/\2/p')
+# The pipe has cargo's status no more.
+[ -n "$elf" ] || { echo "image-elf.sh: nothing was built" >&2; exit 1; }
+echo "$elf"

@@ -128,10 +128,11 @@ a53() {
 # QEMU's public interface of 9.2 and glib.
 cache_model() { tools/cache-model/run.sh "$(kernel_elf)"; }
 
-# Tests on QEMU's Pi 4 as they run on a board: no semihosting, no boot arguments, by the serial port alone. Those of all kinds:
-# some return, some end the machine, some want all CPUs.
+# Tests on QEMU's Pi 4 as they run on a board: no semihosting, no boot arguments, by the serial port alone. All that a board runs
+# but those that take most of the time: `tools/runner.sh rpi4-test ELF` runs them too.
 rpi4_tests() {
-    tools/runner.sh rpi4-test "$(kernel_elf)" errata:: interrupts:: pagetable:: faults::address_zero cpus::every_cpu_comes
+    tools/runner.sh rpi4-test "$(kernel_elf)" -slab_bulk:: -step:: -vmalloc_linux:: -reclaim:: -process:: -spaces:: -nested:: \
+        -cpus::a_cpu_that_goes
 }
 
 # Rows of the benchmarks there, by both of its figures: they mean nothing under QEMU, but must come.

@@ -38,7 +38,7 @@ pub enum CpuRegister {
     Sre,
 }
 
-/// What orders accesses.
+/// Barriers between accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Barrier {
     /// `DSB ISHST`

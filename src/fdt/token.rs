@@ -90,7 +90,7 @@ impl<'b> Token<'b> {
         mut offset: usize,
     ) -> Option<(&'s [u8], &'b [u8])> {
         loop {
-            // What is shorter than a property is the end of the tree.
+            // Fewer bytes than a property has are the end of the tree.
             let words = bytes.get(offset..)?.first_chunk::<12>()?;
             let [token, len, name] = three_words(words);
             if token == PROP {

@@ -144,14 +144,15 @@ ktest!(what_is_no_device_memory_is_refused);
 fn what_is_no_device_memory_is_refused() {
     let before = live();
     let phys = |raw| PhysAddr::new(raw);
-    let ram = init::machine().expect("booted").tree.memory().next().expect("some").expect("legal");
+    // What `mem=` leaves of it.
+    let ram = global::memblock().memory().regions().first().expect("some").range;
     let page = global::page_to_phys(global::alloc_page(Gfp::KERNEL).expect("memory"));
     assert!(matches!(global::ioremap(page, 4), Err(IoError::Ram(_))));
     assert!(matches!(global::ioremap_wc(ram.start(), ram.size()), Err(IoError::Ram(_))));
     // A page of it at either end; some machines have nothing below their RAM.
     let below = ram.start().get().checked_sub(PAGE_SIZE).map(phys);
     assert!(below.is_none_or(|below| matches!(global::ioremap(below, PAGE_SIZE + 1), Err(IoError::Ram(_)))));
-    assert!(matches!(global::ioremap(phys(ram.end().get() - 1), 2 * PAGE_SIZE), Err(IoError::Ram(_))));
+    assert!(matches!(global::ioremap(phys(ram.end().get() - 1), 2 * PAGE_SIZE), Err(IoError::Ram(_))), "{ram}");
     let linear = global::memremap(page, PAGE_SIZE, MemoryType::WriteBack).expect("RAM is there").at();
     assert_eq!(Some(linear), global::phys_to_virt(page));
     raw!(global::try_memunmap(linear)).expect("nothing to do");

@@ -83,8 +83,8 @@ fn check_spaces() -> Result<(), ()> {
 ktest!(the_largest_space_is_killed_when_memory_is_used_up, machine = "mem=128M");
 fn the_largest_space_is_killed_when_memory_is_used_up() {
     let (small, large) = (new_space(), new_space());
-    let all = global::nr_free_pages();
-    let (in_small, in_large) = (map(&small, 64), map(&large, all));
+    let beyond = 2 * global::nr_free_pages();
+    let (in_small, in_large) = (map(&small, 64), map(&large, beyond));
     touch(&small, in_small, 64).expect("memory");
     touch(&large, in_large, 256).expect("memory");
     let hook = global::reclaim().oom_hooks().register(global::context(), &KILL_LARGEST).expect("a place");
@@ -94,7 +94,7 @@ fn the_largest_space_is_killed_when_memory_is_used_up() {
         let (small, large) = (small.deref().as_ref().expect("put in"), large.deref().as_ref().expect("put in"));
         assert_eq!(global::largest_space().map(|(root, _)| root), Some(large.root()));
         // More than there is: the fault that meets the end of memory is the large one's own.
-        assert_eq!(touch(large, in_large, all), Err(SpaceFault::Killed));
+        assert_eq!(touch(large, in_large, beyond), Err(SpaceFault::Killed));
         assert_eq!(table.killed.load(Ordering::Relaxed), large.root().get());
         assert!(large.is_killed() && !small.is_killed());
         assert_eq!(large.usage().anon, 0);

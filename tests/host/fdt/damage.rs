@@ -261,6 +261,18 @@ fn cell_counts_that_no_bus_has_are_refused() {
     }
 }
 
+// The names that were checked are remembered; what depends on the value is checked each time.
+#[test]
+fn a_name_that_was_sound_once_does_not_make_a_value_sound() {
+    let mut blob = Builder::root(1, 1).begin("bus").cells("#address-cells", &[5]).end().finish();
+    let value = blob.windows(4).rposition(|word| word == 5_u32.to_be_bytes()).unwrap();
+    // The same string as the root's: the first of the block.
+    patch(&mut blob, value - 4, 0);
+    assert!(matches!(precheck(&blob), Err(FdtError::BadCells { .. })), "{:?}", precheck(&blob));
+    patch(&mut blob, value, 3);
+    assert!(precheck(&blob).is_ok());
+}
+
 #[test]
 fn every_error_says_what_and_where_in_one_line() {
     let blob = Builder::root(2, 2).token(7).finish();

@@ -39,6 +39,66 @@ fn paths_are_found_with_and_without_unit_address_and_printed_in_full() {
     }
 }
 
+// The root's first children are kept in an index, the others are not.
+#[test]
+fn a_root_has_as_many_children_as_it_has_whatever_is_below_them() {
+    for count in [0_u32, 1, 2, 63, 64, 65, 66, 200] {
+        let tree = (0..count).fold(Builder::root(1, 1).str("name-like", "c0"), |tree, number| {
+            let tree =
+                tree.begin(&format!("c{number}")).cells("number", &[number]).begin("deep").begin("deeper").end().end();
+            tree.begin("beside").end().end()
+        });
+        let blob = tree.finish();
+        let tree = Tree::from_read_only(&blob).unwrap();
+        let names: Vec<_> = tree.root().children().map(Node::name).collect();
+        assert_eq!(names, (0..count).map(|number| format!("c{number}")).collect::<Vec<_>>());
+        for (number, child) in (0..).zip(tree.root().children()) {
+            assert_eq!(child.u32("number"), Some(number));
+            assert_eq!(child.children().map(Node::name).collect::<Vec<_>>(), ["deep", "beside"]);
+            assert_eq!(child.child("deep").unwrap().child("deeper").unwrap().parent(), child.child("deep"));
+            assert_eq!(child.parent(), Some(tree.root()));
+            assert_eq!(tree.find(&format!("/c{number}")), Some(child));
+        }
+        assert_eq!(tree.root().child(&format!("c{count}")), None);
+        assert_eq!(tree.nodes().count() as u32, 1 + 4 * count);
+    }
+}
+
+// Strings are looked at eight bytes at a time.
+#[test]
+fn strings_of_every_length_end_where_they_end() {
+    for length in 0..40 {
+        let text = "x".repeat(length);
+        for rest in ["", "y", "yyyyyyyyyyyyyyyy"] {
+            let value = [text.as_bytes(), &[0], rest.as_bytes(), &[0]].concat();
+            let name = format!("n{text}");
+            let blob = Builder::root(1, 1).begin(&name).prop("p", &value).prop("compatible", &value).end().finish();
+            let tree = Tree::from_read_only(&blob).unwrap();
+            let node = tree.find(&format!("/{name}")).unwrap();
+            assert_eq!((node.name(), node.str("p")), (name.as_str(), Some(text.as_str())));
+            assert_eq!(node.compatible().collect::<Vec<_>>(), [text.as_str(), rest]);
+            assert!(node.is_compatible(&text) && node.is_compatible(rest) && !node.is_compatible("x y"));
+        }
+        // Without an end it is none, whatever lies behind.
+        let blob = Builder::root(1, 1).prop("p", text.as_bytes()).prop("status", text.as_bytes()).finish();
+        let tree = Tree::from_read_only(&blob).unwrap();
+        assert_eq!((tree.root().str("p"), tree.root().is_enabled()), (None, false));
+    }
+    for (status, is_enabled) in
+        [(&b"okay\0"[..], true), (b"ok\0", true), (b"okay", false), (b"okay2\0", false), (b"\0", false)]
+    {
+        let blob = Builder::root(1, 1).prop("status", status).finish();
+        assert_eq!(Tree::from_read_only(&blob).unwrap().root().is_enabled(), is_enabled, "{status:?}");
+    }
+    // Bytes that a sum over eight of them could take for an end.
+    for byte in [0x01, 0x7f, 0x80, 0xff] {
+        let blob = Builder::root(1, 1).prop("p", &[byte, byte, byte, byte, byte, byte, byte, byte, 0]).finish();
+        let tree = Tree::from_read_only(&blob).unwrap();
+        let found = tree.root().property("p").unwrap();
+        assert_eq!(found.strings().count(), usize::from(byte < 0x80), "{byte:#x}");
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "reads files")]
 fn every_node_of_a_real_tree_is_found_by_its_printed_path_and_knows_its_parent() {

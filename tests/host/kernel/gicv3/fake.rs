@@ -6,13 +6,13 @@ use quarry::driver::gicv3::{Barrier, Block, CpuRegister, Registers};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
-pub const FREQUENCY: u64 = 10_000;
+pub(super) const FREQUENCY: u64 = 10_000;
 /// Shared interrupts: 32 to 159.
 const LINES: u32 = 4;
 
 /// How the counter that a CPU reads goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Clock {
+pub(super) enum Clock {
     /// By so much with each look.
     Steps(u64),
     Still,
@@ -54,17 +54,17 @@ impl Part {
     }
 }
 
-pub struct Redistributor {
+pub(super) struct Redistributor {
     affinity: u64,
     has_virtual_lpis: bool,
     part: Part,
     /// `GICR_WAKER`: what was asked for, and whether the redistributor has followed.
     asked_asleep: bool,
-    pub is_asleep: bool,
+    pub(super) is_asleep: bool,
 }
 
 impl Redistributor {
-    pub fn new(affinity: u64, has_virtual_lpis: bool, secure: bool) -> Self {
+    pub(super) fn new(affinity: u64, has_virtual_lpis: bool, secure: bool) -> Self {
         let part = Part::new(32, secure);
         // Firmware, where there is one, has woken it already.
         Self { affinity, has_virtual_lpis, part, asked_asleep: !secure, is_asleep: !secure }
@@ -87,34 +87,34 @@ struct Interface {
     active: Vec<u32>,
 }
 
-pub struct Fake {
+pub(super) struct Fake {
     /// Two security states, the controller set up by firmware, and the kernel in the non-secure one.
     secure: bool,
     control: Cell<u32>,
     distributor: RefCell<Part>,
-    pub regions: RefCell<Vec<Vec<Redistributor>>>,
+    pub(super) regions: RefCell<Vec<Vec<Redistributor>>>,
     interfaces: RefCell<Vec<Interface>>,
     affinities: Vec<u64>,
     /// The CPU that executes.
-    pub cpu: Cell<usize>,
+    pub(super) cpu: Cell<usize>,
     /// The CPU interface's registers cannot be had.
-    pub locked: Cell<bool>,
+    pub(super) locked: Cell<bool>,
     /// Reads for which a write goes on, and the write, counted from the first, that never ends.
-    pub slow: Cell<u32>,
-    pub hangs_at: Cell<Option<usize>>,
-    pub waits: Cell<usize>,
+    pub(super) slow: Cell<u32>,
+    pub(super) hangs_at: Cell<Option<usize>>,
+    pub(super) waits: Cell<usize>,
     /// Whether redistributors do what `GICR_WAKER` asks.
-    pub follows: Cell<bool>,
-    pub clock: Cell<Clock>,
-    pub now: Cell<u64>,
-    pub looks: Cell<u64>,
+    pub(super) follows: Cell<bool>,
+    pub(super) clock: Cell<Clock>,
+    pub(super) now: Cell<u64>,
+    pub(super) looks: Cell<u64>,
     /// Stores that no barrier has completed.
-    pub unordered: Cell<bool>,
+    pub(super) unordered: Cell<bool>,
 }
 
 impl Fake {
     /// Redistributors by region: affinity, and whether it has the frames for virtual LPIs.
-    pub fn new(secure: bool, regions: &[&[(u64, bool)]]) -> Self {
+    pub(super) fn new(secure: bool, regions: &[&[(u64, bool)]]) -> Self {
         let affinities: Vec<u64> = regions.iter().copied().flatten().map(|(affinity, _)| *affinity).collect();
         let redistributors = |region: &&[(u64, bool)]| {
             region.iter().map(|(affinity, wide)| Redistributor::new(*affinity, *wide, secure)).collect()
@@ -146,18 +146,18 @@ impl Fake {
         }
     }
 
-    pub fn on<T>(&self, cpu: usize, body: impl FnOnce(&Self) -> T) -> T {
+    pub(super) fn on<T>(&self, cpu: usize, body: impl FnOnce(&Self) -> T) -> T {
         self.cpu.set(cpu);
         body(self)
     }
 
     /// A line of a device goes up.
-    pub fn raise(&self, intid: u32) {
+    pub(super) fn raise(&self, intid: u32) {
         self.distributor.borrow_mut().interrupts[intid as usize].is_pending = true;
     }
 
     /// Whether shared interrupt `intid` is enabled, by an edge.
-    pub fn shared(&self, intid: u32) -> (bool, bool) {
+    pub(super) fn shared(&self, intid: u32) -> (bool, bool) {
         let found = self.distributor.borrow().interrupts[intid as usize];
         (found.is_enabled, found.is_edge)
     }

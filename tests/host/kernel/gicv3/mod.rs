@@ -1,10 +1,15 @@
 //! The driver of a GICv3 against a controller in software, with one security state and with two: all CPUs come up, interrupt each
 //! other, go and come back; and what never ends is given up after a tenth of a second, whatever the counter does.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "offsets and numbers of interrupts are small, and in a test a panic is the answer"
+)]
 
 mod fake;
 
 use fake::{Clock, FREQUENCY, Fake};
-use quarry::driver::gicv3::{self, Gicv3Error, Registers};
+use quarry::driver::gicv3::{self, Gicv3Error};
 use quarry::driver::waker::Power;
 
 /// Four CPUs in three regions, of all affinity fields; two have the frames for virtual LPIs.
