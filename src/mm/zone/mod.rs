@@ -57,6 +57,7 @@ mod watermark;
 mod zone;
 
 pub use bulk::PageBatch;
+pub(in crate::mm) use bulk::{Freeing, Way};
 pub use census::{Census, Miscount, Stock, Usage, ZoneCensus};
 pub use cma::{CmaArea, CmaUsage};
 pub use error::{AllocError, ContigError, FreeError, SetupError, ZoneBroken};
