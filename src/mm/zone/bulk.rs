@@ -111,21 +111,21 @@ impl<H: PageHal> Freeing<'_, H> {
     /// Drops a reference to a page that goes by [`Way::List`]: whether it could. If not, nothing has changed: the page is of
     /// another state, or there is no room for it.
     #[inline(always)]
-    pub(in crate::mm) fn to_list(&mut self, page: Page) -> bool {
+    pub(in crate::mm) fn give_list(&mut self, page: Page) -> bool {
         let (map, states) = (self.map, (self.state, self.then));
         self.stock.put_on_list(page, || Self::change(map, states, page))
     }
 
-    /// The same by [`Way::Reserve`].
+    /// The same by [`Way::Reserve`], no more often than [`Freeing::way`] said.
     #[inline(always)]
-    pub(in crate::mm) fn to_reserve(&mut self, page: Page) -> bool {
+    pub(in crate::mm) fn give_reserve(&mut self, page: Page) -> bool {
         let (map, states) = (self.map, (self.state, self.then));
         self.stock.put_in_reserve(map, page, || Self::change(map, states, page))
     }
 
     /// The same by [`Way::Others`].
     #[inline(always)]
-    pub(in crate::mm) fn to_others(&mut self, page: Page) -> bool {
+    pub(in crate::mm) fn give_others(&mut self, page: Page) -> bool {
         Self::change(self.map, (self.state, self.then), page)
     }
 
@@ -218,9 +218,9 @@ impl<H: PageHal> PageAllocator<H> {
         let Some(last) = batch.pages().last() else { return };
         let mut freeing = self.begin_freeing(*last, kind);
         let mut free = |page: &&Page| match freeing.way(1).0 {
-            Way::List => freeing.to_list(**page),
-            Way::Reserve => freeing.to_reserve(**page),
-            Way::Others => freeing.to_others(**page),
+            Way::List => freeing.give_list(**page),
+            Way::Reserve => freeing.give_reserve(**page),
+            Way::Others => freeing.give_others(**page),
             Way::None => false,
         };
         let freed = batch.pages().iter().rev().take_while(&mut free).count();

@@ -331,16 +331,16 @@ impl Stock<'_> {
         true
     }
 
-    /// Puts a page in the reserve, if there is room and `mark` agrees; whether it did.
+    /// Puts a page in the reserve, if `mark` agrees; whether it did. No more often than there is room.
     #[inline(always)]
     pub(super) fn put_in_reserve<M: PageMap>(&mut self, map: M, page: Page, mark: impl FnOnce() -> bool) -> bool {
-        if self.kept == self.room || !mark() {
-            return false;
+        debug_assert!(self.kept < self.room, "a reserve takes what it has room for");
+        let agreed = mark();
+        if agreed {
+            self.chain.push(map, page);
+            self.kept = self.kept.wrapping_add(1);
         }
-        self.chain.push(map, page);
-        // No more than there was room for.
-        self.kept = self.kept.wrapping_add(1);
-        true
+        agreed
     }
 }
 

@@ -35,7 +35,6 @@ pub(super) struct Entries {
 /// Entries of a part that are no pages on a short way.
 #[derive(Default)]
 struct Others {
-    absent: usize,
     guards: usize,
     /// Pages in the batch.
     kept: usize,
@@ -67,8 +66,13 @@ impl<'h, H: UserHal> Leaving<'h, H> {
                         self.add_part(table, mmu, group, &mut seen);
                     }
                 }
-            } else if !raw.is_absent() || !table.is_empty(mmu, part) {
+            } else if !raw.is_absent() {
                 self.add_part(table, mmu, part, &mut seen);
+            } else if !table.is_empty(mmu, part) {
+                // From the first one that is there, which says what the others probably are.
+                let absent = part.slots().take_while(|slot| table.read(mmu, *slot).is_absent()).count();
+                let there = Slot::wrapping((first.get() + absent) as u64);
+                self.add_part(table, mmu, Run::from_slot(there, (part.count() - absent) as u64), &mut seen);
             }
             match Slot::new(next) {
                 Some(next) => first = next,
@@ -83,7 +87,7 @@ impl<'h, H: UserHal> Leaving<'h, H> {
         if self.batch.as_ref().is_some_and(|batch| batch.room() < run.count()) {
             self.free();
         }
-        // The pages of a part are mostly alike. An entry without a frame names frame 0.
+        // The pages of a part are mostly alike.
         let first = Format::<H>::frame_of(table.read(mmu, run.first()));
         let like = find_near(&self.map.0, first).unwrap_or(Page::new(0));
         let mut freeing = self.frames.pages().begin_freeing(like, Kind::User);
@@ -92,9 +96,9 @@ impl<'h, H: UserHal> Leaving<'h, H> {
             let (way, pages) = freeing.way(left);
             let part = Run::from_slot(rest.first(), pages as u64);
             *seen = match way {
-                Way::List => self.add_alike(mmu, (table, part), &mut freeing, *seen, Freeing::to_list),
-                Way::Reserve => self.add_alike(mmu, (table, part), &mut freeing, *seen, Freeing::to_reserve),
-                Way::Others => self.add_alike(mmu, (table, part), &mut freeing, *seen, Freeing::to_others),
+                Way::List => self.add_alike(mmu, (table, part), &mut freeing, *seen, Freeing::give_list),
+                Way::Reserve => self.add_alike(mmu, (table, part), &mut freeing, *seen, Freeing::give_reserve),
+                Way::Others => self.add_alike(mmu, (table, part), &mut freeing, *seen, Freeing::give_others),
                 Way::None => self.add_alike(mmu, (table, part), &mut freeing, *seen, |_, _| false),
             };
             left -= pages;
@@ -113,16 +117,19 @@ impl<'h, H: UserHal> Leaving<'h, H> {
         seen: Entries,
         free: impl Fn(&mut Freeing<'h, H::Pages>, Page) -> bool,
     ) -> Entries {
-        let (map, mut others) = (self.map.0, Others::default());
+        let (map, mut others, mut absent) = (self.map.0, Others::default(), 0_usize);
         for slot in run.slots() {
             let raw = table.read(mmu, slot);
-            let pfn = Format::<H>::frame_of(raw);
-            match find_near(&map, pfn).filter(|_| pfn != Pfn::new(0)) {
+            if raw.is_absent() {
+                absent = absent.wrapping_add(1);
+                continue;
+            }
+            match find_near(&map, Format::<H>::frame_of(raw)) {
                 Some(page) if free(freeing, page) => {}
                 near => self.add_other(raw, near, &mut others),
             }
         }
-        let Others { absent, guards, kept, mapped } = others;
+        let Others { guards, kept, mapped } = others;
         self.dropped.anon += (run.count() - absent - guards - kept - mapped) as u64;
         self.dropped.mapped += mapped as u64;
         Entries { found: seen.found + run.count() - absent, guards: seen.guards + guards }
@@ -132,8 +139,8 @@ impl<'h, H: UserHal> Leaving<'h, H> {
     #[cold]
     fn add_other(&mut self, raw: RawEntry, near: Option<Page>, others: &mut Others) {
         let page = match near {
-            None if raw.is_absent() => return others.absent += 1,
-            None if raw == Format::<H>::GUARD => return others.guards += 1,
+            // It names frame 0, which is nobody's.
+            _ if raw == Format::<H>::GUARD => return others.guards += 1,
             None => find_far(self.map.0, Format::<H>::frame_of(raw)),
             near => near,
         };
