@@ -55,8 +55,8 @@ struct Shared {
 
 static SHARED: Once<Result<Shared, UserError>, Relax> = Once::new();
 
-/// Files and devices. Whoever needs them first settles that there are none, if nobody has named them: an area that holds an
-/// object of one owner is never given up to another.
+/// Files and devices. The first caller that needs them settles that there are none, if nobody has named them: an area that holds
+/// an object of one owner is never given up to another.
 static OBJECTS: Once<&'static (dyn Objects + Sync), Relax> = Once::new();
 
 #[inline]

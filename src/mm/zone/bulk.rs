@@ -75,7 +75,7 @@ pub(in crate::mm) struct Freeing<'p, H: PageHal> {
     stock: Stock<'p>,
 }
 
-/// Who has such pages once their reference is dropped.
+/// The next owner of such pages, once their reference is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::mm) enum Way {
     /// The list of this CPU.

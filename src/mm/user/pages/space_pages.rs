@@ -167,9 +167,9 @@ impl<H: UserHal> UserPages<H> {
     /// Links the tables that are missing on the way to the entry of `level` for `at`, from the spare ones; gets more
     /// of those until it can. A leaf that is in the way stays.
     pub(super) fn grow(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
-        let found = self.tables.look(|| self.tables.lowest(at)).0.level();
-        let missing = (level.level() as usize).saturating_sub(found as usize);
-        if missing == 0 {
+        let (found, raw) = self.tables.look(|| self.tables.lowest(at));
+        let missing = (level.level() as usize).saturating_sub(found.level() as usize);
+        if missing == 0 || Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw) {
             return Ok(());
         }
         spare.get_tables(missing)?;

@@ -14,7 +14,7 @@ use crate::hal::entry::{Entry, EntryFormat, RawEntry};
 use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
 use crate::mm::pgtable::{Count, Table};
 
-/// What stays of a range that loses its pages.
+/// The part of a range that stays when its pages go.
 #[derive(Clone, Copy)]
 struct Left {
     /// Guard pages stay.
@@ -250,7 +250,7 @@ impl<H: UserHal> UserPages<H> {
 
     /// Frees the block at `start`; whether there is no table. If there is nothing, so be it.
     fn zap_block(&self, start: VirtAddr) -> bool {
-        // What a table of blocks has is counted under this lock.
+        // The entries of a table of blocks are counted under this lock.
         let _structure = self.lock_structure();
         let _entries = self.lock_entries(start);
         let Some((table, count)) = self.tables().block_entries(start) else { return true };
