@@ -31,6 +31,8 @@ pub enum UserError {
     NoMemory,
     /// The lower half of addresses cannot be used.
     Asids(AsidError),
+    /// Somebody has named files and devices, or mapped something by name while there were none.
+    ObjectsSettled,
 }
 
 impl fmt::Display for UserError {
@@ -38,6 +40,7 @@ impl fmt::Display for UserError {
         match self {
             Self::NoMemory => f.write_str("no memory for user address spaces"),
             Self::Asids(error) => error.fmt(f),
+            Self::ObjectsSettled => f.write_str("the files and devices that processes can map are settled already"),
         }
     }
 }
@@ -52,15 +55,13 @@ struct Shared {
 
 static SHARED: Once<Result<Shared, UserError>, Relax> = Once::new();
 
-/// Files and devices.
+/// Files and devices. The first caller that needs them settles that there are none, if nobody has named them: an area that holds
+/// an object of one owner is never given up to another.
 static OBJECTS: Once<&'static (dyn Objects + Sync), Relax> = Once::new();
 
 #[inline]
 fn objects() -> &'static dyn Objects {
-    match OBJECTS.get() {
-        Some(objects) => *objects,
-        None => &NoObjects,
-    }
+    *OBJECTS.call_once(|| &NoObjects)
 }
 
 /// A kernel without files: nothing can be mapped but anonymous memory.
@@ -96,14 +97,21 @@ fn shared() -> &'static Result<Shared, UserError> {
     SHARED.call_once(set_up)
 }
 
-/// Names the files and devices that processes can map. May sleep. The first call counts; before it there are none, and it comes
-/// before anything is shared by name.
+/// Names the files and devices that processes can map. May sleep. Once, and before anything is mapped by name.
 ///
 /// # Errors
 ///
-/// [`UserError`]: this machine has no user address spaces.
+/// [`UserError::ObjectsSettled`]: those of an earlier call stay, or there are none. Otherwise this machine has no user address
+/// spaces.
 pub fn user_init(objects: &'static (dyn Objects + Sync)) -> Result<(), UserError> {
-    OBJECTS.call_once(|| objects);
+    let mut named = false;
+    OBJECTS.call_once(|| {
+        named = true;
+        objects
+    });
+    if !named {
+        return Err(UserError::ObjectsSettled);
+    }
     shared().as_ref().map(|_| ()).map_err(|error| *error)
 }
 

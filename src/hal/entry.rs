@@ -140,6 +140,25 @@ pub trait EntryFormat {
     /// The entry that points to the table at `table`.
     fn table(table: PhysAddr) -> RawEntry;
 
+    /// One of the number that software keeps in an entry that points to a table, where no walker looks: it counts up to
+    /// [`ENTRIES`](super::level::ENTRIES), and is zero in what [`EntryFormat::table`] makes.
+    const LIVE: RawEntry;
+
+    /// That number.
+    fn live(entry: RawEntry) -> usize;
+
+    /// The entry with so many more.
+    #[inline(always)]
+    fn with_more(entry: RawEntry, live: usize) -> RawEntry {
+        RawEntry::new(entry.get().wrapping_add((live as u64).wrapping_mul(Self::LIVE.get())))
+    }
+
+    /// The entry with so many fewer.
+    #[inline(always)]
+    fn with_fewer(entry: RawEntry, live: usize) -> RawEntry {
+        RawEntry::new(entry.get().wrapping_sub((live as u64).wrapping_mul(Self::LIVE.get())))
+    }
+
     /// Decodes `entry`, found in a table of `level`.
     fn decode(level: Level, entry: RawEntry) -> Entry;
 

@@ -219,7 +219,7 @@ impl Run {
     }
 
     /// The slots in order.
-    pub fn slots(self) -> impl Iterator<Item = Slot> {
+    pub fn slots(self) -> impl DoubleEndedIterator<Item = Slot> {
         // INVARIANT: SLOT-1 by RUN-1.
         (self.first.0..self.first.0 + self.count).map(Slot)
     }

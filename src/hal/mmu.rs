@@ -121,6 +121,18 @@ pub unsafe trait Mmu {
     /// As for [`Mmu::read`]; and the caller may change that translation.
     unsafe fn write(&self, table: PhysAddr, slot: Slot, entry: RawEntry);
 
+    /// Writes an entry that points to the same table as before and differs where no walker looks
+    /// ([`EntryFormat::live`]). No barrier follows.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`]; nobody else writes the entry meanwhile.
+    #[inline]
+    unsafe fn annotate(&self, table: PhysAddr, slot: Slot, entry: RawEntry) {
+        // SAFETY: this function's `# Safety` covers that of `write`.
+        unsafe { self.write(table, slot, entry) };
+    }
+
     /// Writes `new` if the entry is still `current`, else returns its value.
     ///
     /// # Errors
@@ -196,6 +208,22 @@ pub unsafe trait Mmu {
         for slot in run.slots() {
             // SAFETY: this function's `# Safety` is that of `read`, for each slot of the run.
             each(unsafe { self.read(table, slot) });
+        }
+    }
+
+    /// Replaces each entry of a run by what `change` makes of it, if it makes something. A walker's concurrent changes may be
+    /// lost.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Mmu::write`].
+    unsafe fn change_each(&self, table: PhysAddr, run: Run, mut change: impl FnMut(RawEntry) -> Option<RawEntry>) {
+        for slot in run.slots() {
+            // SAFETY: this function's `# Safety` is that of `write`, which covers `read`.
+            if let Some(new) = change(unsafe { self.read(table, slot) }) {
+                // SAFETY: this function's `# Safety` is that of `write`, for each slot of the run.
+                unsafe { self.write(table, slot, new) };
+            }
         }
     }
 

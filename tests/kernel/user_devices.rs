@@ -5,7 +5,7 @@ use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use quarry::addr::{PAGE_SIZE, PhysAddr, UserAddr, VirtAddr};
 use quarry::gfp::Gfp;
-use quarry::global::{self, IoMem};
+use quarry::global::{self, IoMem, UserError};
 use quarry::hal::prot::MemoryType;
 use quarry::ktest;
 use quarry::mm::page::Page;
@@ -108,8 +108,8 @@ impl Objects for Files {
 }
 
 fn drivers() -> &'static Drivers {
-    global::user_init(&Files).expect("processes");
     DRIVERS.call_once(|| {
+        global::user_init(&Files).expect("processes");
         // SAFETY: the clock is nobody else's, and reading it has no effect.
         let clock = unsafe { IoMem::new(RTC, PAGE_SIZE, MemoryType::DeviceNGnRE) }.expect("the clock of virt");
         let memory = VirtAddr::of(global::vmalloc_user(BUFFER).expect("memory").as_ptr());
@@ -278,4 +278,26 @@ fn a_page_of_a_driver_stays_until_the_last_process_has_let_go_of_it() {
     assert_eq!(child.sum(third, 1), 77);
     drop(child);
     assert_eq!(free_pages(), free, "the last one freed it");
+}
+
+ktest!(files_and_devices_are_named_once);
+fn files_and_devices_are_named_once() {
+    let process = Process::new();
+    let at = {
+        drivers();
+        map(&process, CLOCK, 1, READ | VmFlags::SHARED).expect("a driver that maps its registers")
+    };
+    assert_eq!(global::user_init(&Files), Err(UserError::ObjectsSettled), "the areas are the first owner's");
+    process.space.munmap(at, PAGE_SIZE).expect("mapped");
+    assert_eq!(counts(), (0, 0), "which hears of their end");
+}
+
+// A machine of its own, on which nobody names any.
+ktest!(what_is_mapped_by_name_settles_that_there_are_no_files, machine = "smp=2 mem=96M");
+fn what_is_mapped_by_name_settles_that_there_are_no_files() {
+    let process = Process::new();
+    let no_device = Err(MapError::File(19));
+    assert_eq!(map(&process, CLOCK, 1, READ | VmFlags::SHARED), no_device);
+    assert_eq!(global::user_init(&Files), Err(UserError::ObjectsSettled), "an area may have an object of nobody's");
+    assert_eq!(map(&process, CLOCK, 1, READ | VmFlags::SHARED), no_device);
 }

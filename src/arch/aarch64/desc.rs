@@ -15,7 +15,7 @@
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, to_usize};
 use crate::hal::entry::{Defect, Entry, EntryFormat, Leaf, RawEntry};
-use crate::hal::level::{LeafLevel, Level};
+use crate::hal::level::{ENTRIES, LeafLevel, Level};
 use crate::hal::prot::{Access, MemoryType, Privilege, Prot};
 
 /// Bit 0: walkers use the entry.
@@ -69,6 +69,12 @@ const LEAF_BITS: u64 = VALID
 
 /// `NSTable`, `APTable`, `UXNTable`, `PXNTable`: bits 63:59 of a table descriptor.
 const TABLE_ATTRIBUTES: u64 = 0b1_1111 << 59;
+
+/// Bits 11:2 of a table descriptor, which walkers ignore (Arm ARM D8.3.1; one of them is an access flag where
+/// `TCR2_EL1.HAFT` says so, which nobody sets): a number of software's.
+const LIVE: u64 = 0x3ff << LIVE_SHIFT;
+const LIVE_SHIFT: u32 = 2;
+const _: () = assert!(ENTRIES as u64 <= LIVE >> LIVE_SHIFT, "all entries of a table can be counted");
 
 /// The stage 1 format of EL1&0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,6 +134,7 @@ fn protection(raw: u64) -> Result<Prot, Defect> {
 impl EntryFormat for Stage1 {
     const OUTPUT_END: u64 = ADDRESS + PAGE_SIZE;
     const GUARD: RawEntry = RawEntry::new(GUARD);
+    const LIVE: RawEntry = RawEntry::new(1 << LIVE_SHIFT);
 
     #[inline]
     fn attributes(prot: Prot) -> RawEntry {
@@ -147,6 +154,11 @@ impl EntryFormat for Stage1 {
         RawEntry::new(table.get() & ADDRESS | VALID | TABLE_OR_PAGE)
     }
 
+    #[inline(always)]
+    fn live(entry: RawEntry) -> usize {
+        to_usize((entry.get() & LIVE) >> LIVE_SHIFT)
+    }
+
     fn decode(level: Level, entry: RawEntry) -> Entry {
         let raw = entry.get();
         if raw == 0 {
@@ -164,7 +176,7 @@ impl EntryFormat for Stage1 {
         let phys = PhysAddr::new(raw & ADDRESS);
         let leaf = match (level.leaf(), has(raw, TABLE_OR_PAGE)) {
             (None | Some(LeafLevel::Pud | LeafLevel::Pmd), true) => {
-                return match raw & !(ADDRESS | VALID | TABLE_OR_PAGE) {
+                return match raw & !(ADDRESS | LIVE | VALID | TABLE_OR_PAGE) {
                     0 => Entry::Table(phys),
                     extra if has(extra, TABLE_ATTRIBUTES) => Entry::Malformed(Defect::TableAttributes),
                     _ => Entry::Malformed(Defect::ReservedBits),

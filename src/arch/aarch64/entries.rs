@@ -117,6 +117,16 @@ pub(super) fn read_each(entries: &[AtomicU64], mut each: impl FnMut(RawEntry)) {
     }
 }
 
+/// Replaces each of the entries by what `change` makes of it, if it makes something.
+#[inline(always)]
+pub(super) fn change_each(entries: &[AtomicU64], mut change: impl FnMut(RawEntry) -> Option<RawEntry>) {
+    for entry in entries {
+        if let Some(new) = change(RawEntry::new(entry.load(Ordering::Relaxed))) {
+            entry.store(new.get(), Ordering::Relaxed);
+        }
+    }
+}
+
 /// Clears the bits of the entries that `mask` does not have.
 #[inline]
 pub(super) fn keep(entries: &[AtomicU64], mask: u64) {

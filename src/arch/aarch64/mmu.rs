@@ -166,6 +166,12 @@ unsafe impl<W: TableWindow> Mmu for El1Mmu<W> {
         entries::read_each(unsafe { self.run(table, run) }, each);
     }
 
+    #[inline(always)]
+    unsafe fn change_each(&self, table: PhysAddr, run: Run, change: impl FnMut(RawEntry) -> Option<RawEntry>) {
+        // SAFETY: `Mmu::change_each`: `table` is a reachable table frame, and the caller may change the run.
+        entries::change_each(unsafe { self.run(table, run) }, change);
+    }
+
     #[inline]
     unsafe fn keep(&self, table: PhysAddr, run: Run, mask: RawEntry) {
         // SAFETY: `Mmu::keep`: `table` is a reachable table frame, and the caller may change the run.

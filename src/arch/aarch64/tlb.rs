@@ -5,7 +5,7 @@
 
 use super::alternative::complete_invalidation;
 use super::errata::has_no_conflict_abort;
-use super::tlbi::{RangeStep, asid_operand, page_operands, range_steps};
+use super::tlbi::{RangeStep, asid_operand, page_operands, range_steps, short_range};
 use crate::addr::VirtAddr;
 use crate::hal::level::LeafLevel;
 use crate::hal::mmu::{Asid, AsidScope, BbmLevel, Invalidation, WalkDepth};
@@ -161,13 +161,24 @@ pub fn invalidate(what: Invalidation) {
 
 /// Drops translations by address with the range forms.
 pub fn invalidate_range(what: Invalidation) {
+    // Nearly always a few pages, for which one instruction does.
+    if let Some(operand) = short_range(what) {
+        return by_range(operand, what.scope, what.depth);
+    }
     for step in range_steps(what) {
-        match (step, what.scope, what.depth) {
-            (RangeStep::Page(operand), scope, depth) => by_page(operand, scope, depth),
-            (RangeStep::Range(operand), AsidScope::All, WalkDepth::LastLevel) => rvaale1is(operand),
-            (RangeStep::Range(operand), AsidScope::All, WalkDepth::AnyLevel) => rvaae1is(operand),
-            (RangeStep::Range(operand), AsidScope::One(_), WalkDepth::LastLevel) => rvale1is(operand),
-            (RangeStep::Range(operand), AsidScope::One(_), WalkDepth::AnyLevel) => rvae1is(operand),
+        match step {
+            RangeStep::Page(operand) => by_page(operand, what.scope, what.depth),
+            RangeStep::Range(operand) => by_range(operand, what.scope, what.depth),
         }
+    }
+}
+
+#[inline]
+fn by_range(operand: u64, scope: AsidScope, depth: WalkDepth) {
+    match (scope, depth) {
+        (AsidScope::All, WalkDepth::LastLevel) => rvaale1is(operand),
+        (AsidScope::All, WalkDepth::AnyLevel) => rvaae1is(operand),
+        (AsidScope::One(_), WalkDepth::LastLevel) => rvale1is(operand),
+        (AsidScope::One(_), WalkDepth::AnyLevel) => rvae1is(operand),
     }
 }

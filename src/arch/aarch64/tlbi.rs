@@ -92,6 +92,20 @@ pub const fn range_steps(what: Invalidation) -> RangeSteps {
     RangeSteps::new(what.start, what.pages(), what.scope.asid())
 }
 
+/// The operand of the one range form that an invalidation comes to, if it is one of the smallest scale: of an even number of up
+/// to 64 pages.
+#[must_use]
+#[inline]
+pub const fn short_range(what: Invalidation) -> Option<u64> {
+    let pages = what.pages();
+    // No pages become more than there can be.
+    if pages & 1 != 0 || pages.wrapping_sub(1) >= 64 {
+        return None;
+    }
+    let base = what.start.get() >> PAGE_SHIFT & BASE_MASK;
+    Some(asid_field(what.scope.asid()) | GRANULE_4K << 46 | (pages / 2 - 1) << 39 | base)
+}
+
 /// One instruction that a range comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RangeStep {

@@ -7,7 +7,7 @@ use super::op::TlbOp;
 use crate::addr::{CpuId, PAGE_SIZE, PhysAddr, to_usize};
 use crate::arch::aarch64::desc::Stage1;
 use crate::arch::aarch64::tlbi::{RangeStep, asid_operand, page_operands, range_steps};
-use crate::hal::entry::RawEntry;
+use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::{FrameSource, NoFrame};
 use crate::hal::level::Slot;
 use crate::hal::mmu::{Asid, BbmLevel, Invalidation, Mmu};
@@ -87,6 +87,18 @@ unsafe impl Mmu for SimCpu {
         let mut state = self.lock();
         Self::assert_table(&mut state, table);
         state.store(self.index, word_of(table, slot), entry.get());
+    }
+
+    unsafe fn annotate(&self, table: PhysAddr, slot: Slot, entry: RawEntry) {
+        let mut state = self.lock();
+        Self::assert_table(&mut state, table);
+        let word = word_of(table, slot);
+        let found = RawEntry::new(state.memory.newest(word));
+        let plain = |entry| Stage1::with_fewer(entry, Stage1::live(entry));
+        if Stage1::next_table(found).is_none() || plain(entry) != plain(found) {
+            state.complain(format!("{entry:?} is no note on {found:?}"));
+        }
+        state.memory.annotate(word, entry.get());
     }
 
     unsafe fn compare_exchange(

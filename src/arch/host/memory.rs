@@ -77,6 +77,14 @@ impl Memory {
         }
     }
 
+    /// A store that makes no difference to walkers: it waits if the one before does.
+    pub(super) fn annotate(&mut self, word: Word, value: u64) {
+        match self.pending.get_mut(&word) {
+            Some((_, waiting)) => *waiting = value,
+            None => _ = self.show(word, value),
+        }
+    }
+
     /// Ordinary memory: a page of one value.
     pub(super) fn fill_page(&mut self, start: Word, value: u64) {
         self.frame(start).words.fill(value);

@@ -2,9 +2,11 @@
 
 use super::table::MAX_PROCESSES;
 use crate::addr::to_usize;
+use crate::arch::aarch64::cpu::Relax;
 use crate::gfp::Gfp;
-use crate::global::{self, SharedMemory};
+use crate::global::{self, SharedMemory, UserError};
 use crate::mm::user::map::{FilePage, MapError, NewArea, NoFilePage, ObjectId, Objects};
+use crate::sync::Once;
 use core::fmt;
 use core::num::NonZeroU64;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +31,9 @@ fn slot(object: ObjectId) -> Option<&'static Slot> {
     OBJECTS.get(to_usize(object.0.get().checked_sub(1)?))
 }
 
+/// Whether the objects that processes map are these.
+static NAMED: Once<Result<(), UserError>, Relax> = Once::new();
+
 /// A reference to an object that was made for a mapping. The areas have their own.
 pub(super) struct Made(ObjectId);
 
@@ -39,8 +44,10 @@ impl Made {
     ///
     /// [`MapError`]: no bytes, no memory, or as many objects as there may be.
     pub(super) fn new(bytes: u64) -> Result<Self, MapError> {
-        // The first call counts: this kernel has no other objects.
-        global::user_init(&OfProcesses).map_err(|_| MapError::NoMemory)?;
+        // This kernel has no other objects, unless somebody has named his before.
+        if NAMED.call_once(|| global::user_init(&OfProcesses)).is_err() {
+            return Err(MapError::NoMemory);
+        }
         let memory = SharedMemory::new(bytes, Gfp::USER)?;
         let taken = |slot: &&Slot| slot.references.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
         let (number, slot) = (1..).zip(&OBJECTS).find(|(_, slot)| taken(slot)).ok_or(MapError::NoMemory)?;

@@ -1,4 +1,4 @@
-//! The invariants `PT-1` to `PT-4`, tested by a walk over all entries.
+//! The invariants `PT-1` to `PT-5`, tested by a walk over all entries.
 #![forbid(unsafe_code)]
 
 use super::PageTable;
@@ -38,6 +38,8 @@ pub enum CheckError {
     WrongPrivilege(VirtAddr),
     /// `PT-4`: tables found, tables accounted for.
     LostTables(u64, u64),
+    /// `PT-5`: a table from this address on: entries found that are not absent, entries counted.
+    WrongCount(VirtAddr, usize, usize),
 }
 
 impl fmt::Display for CheckError {
@@ -47,6 +49,9 @@ impl fmt::Display for CheckError {
             Self::BrokenGroup(at) => write!(f, "PT-2: {at:#x}: contiguous group incomplete or inconsistent"),
             Self::WrongPrivilege(at) => write!(f, "PT-3: {at:#x}: leaf of the wrong privilege"),
             Self::LostTables(found, counted) => write!(f, "PT-4: {found} tables found, {counted} accounted for"),
+            Self::WrongCount(at, found, counted) => {
+                write!(f, "PT-5: {at:#x}: {found} entries found, {counted} counted")
+            }
         }
     }
 }
@@ -80,12 +85,19 @@ impl<M: Mmu> PageTable<M> {
             Entry::Parked(_) => Ok(()),
             Entry::Table(_) => {
                 census.tables += 1;
-                Ok(())
+                self.check_count(place)
             }
             Entry::Malformed(defect) => Err(CheckError::Malformed(place.start, defect)),
             Entry::Leaf(leaf) if !self.space.admits(leaf.prot) => Err(CheckError::WrongPrivilege(place.start)),
             Entry::Leaf(leaf) => self.count_leaf(place, leaf, census),
         }
+    }
+
+    fn check_count(&self, place: &Place) -> Result<(), CheckError> {
+        let Ok(child) = place.table.descend(&self.mmu, place.slot) else { return Ok(()) };
+        let entries = || Run::TABLE.slots().filter(|slot| !child.read(&self.mmu, *slot).is_absent()).count();
+        let (found, counted) = (if self.counted { entries() } else { 0 }, M::Format::live(place.raw));
+        if found == counted { Ok(()) } else { Err(CheckError::WrongCount(place.start, found, counted)) }
     }
 
     fn count_leaf(&self, place: &Place, leaf: Leaf, census: &mut TableCensus) -> Result<(), CheckError> {

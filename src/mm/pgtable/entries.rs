@@ -3,13 +3,22 @@
 #![forbid(unsafe_code)]
 
 use super::table::{Flushed, Last, Table, UnlinkedTable};
-use super::{Gather, PageTable, PgtableError, Space};
+use super::{Count, Gather, PageTable, PgtableError, Space};
 use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
 use crate::hal::entry::RawEntry;
 use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::{Asid, Invalidation, Mmu, WalkDepth};
 use core::sync::atomic::Ordering;
+
+/// The outcome of [`PageTable::unlink_emptied`].
+#[derive(Clone, Copy, Debug)]
+pub(in crate::mm) struct Unlinked {
+    /// A table that points to tables is among them.
+    pub(in crate::mm) upper: bool,
+    /// Where there may be a table next; behind the last address there is none.
+    pub(in crate::mm) next: Option<VirtAddr>,
+}
 
 impl<M: Mmu> PageTable<M> {
     /// Empty tables of a user space.
@@ -18,7 +27,7 @@ impl<M: Mmu> PageTable<M> {
     ///
     /// [`PgtableError::NoFrame`].
     pub(in crate::mm) fn new_user<F: FrameSource>(mmu: M, frames: &F, asid: Asid) -> Result<Self, PgtableError> {
-        Self::with_root(mmu, frames, Space::User(asid))
+        Self::with_root(mmu, frames, Space::User(asid), true)
     }
 
     /// The number of a user space in the TLB from now on. Nothing is invalidated: no CPU runs the space, and none holds a
@@ -45,6 +54,25 @@ impl<M: Mmu> PageTable<M> {
             Ok(pte) => (pte, pte.read(&self.mmu, Level::Pte.slot(at))),
             Err(raw) => (pmd, raw),
         }
+    }
+
+    /// The table of last entries for `at`, the entry there, and where the table's entries are counted; `None` if there is no such
+    /// table. As [`Self::lowest`].
+    #[inline(always)]
+    pub(in crate::mm) fn last_entry(&self, at: VirtAddr) -> Option<(Table, RawEntry, Count)> {
+        let pmd = self.block_level(at)?;
+        let slot = Level::Pmd.slot(at);
+        let pte = pmd.descend(&self.mmu, slot).ok()?;
+        Some((pte, pte.read(&self.mmu, Level::Pte.slot(at)), Count::of(pmd, slot)))
+    }
+
+    /// The table whose entries span 2 MiB for `at`, and where they are counted.
+    #[inline]
+    pub(in crate::mm) fn block_entries(&self, at: VirtAddr) -> Option<(Table, Count)> {
+        let pud = self.root.table().descend(&self.mmu, Level::Pgd.slot(at)).ok()?;
+        let slot = Level::Pud.slot(at);
+        let pmd = pud.descend(&self.mmu, slot).ok()?;
+        Some((pmd, Count::of(pud, slot)))
     }
 
     /// The first part of `at..end` under one entry that spans 2 MiB and is not absent; `None` if there is none.
@@ -106,34 +134,59 @@ impl<M: Mmu> PageTable<M> {
         })
     }
 
-    /// Unlinks the table under the entry of `level` for `at`, if there is one and nothing is in it; it is freed with the
-    /// gather. Nobody else links a table anywhere, or changes an entry of that table. Whether it did.
-    pub(in crate::mm) fn unlink_empty<F: FrameSource>(
+    /// Unlinks the table in which the descent for `at` ends, if nothing is in it, and each one above that is empty then, as far
+    /// as all their addresses lie in `hole`; they are freed with the gather. Nobody else links a table anywhere; `lock` keeps
+    /// others from the entries of a table of last entries. The next such place is looked for below `end`.
+    pub(in crate::mm) fn unlink_emptied<F: FrameSource, L>(
         &self,
-        at: VirtAddr,
-        level: Level,
+        (at, end): (VirtAddr, VirtAddr),
+        hole: VirtRange,
         gather: &mut Gather<'_, M, F>,
-    ) -> bool {
-        let mut table = self.root.table();
-        while table.level() < level {
-            match table.descend(&self.mmu, table.level().slot(at)) {
-                Ok(child) => table = child,
-                Err(_) => return false,
+        lock: impl Fn() -> L,
+    ) -> Unlinked {
+        let (mut path, mut table) = ([None; 3], self.root.table());
+        for place in &mut path {
+            let slot = table.level().slot(at);
+            let Ok(child) = table.descend(&self.mmu, slot) else { break };
+            *place = Some((table, slot));
+            table = child;
+        }
+        let mut upper = false;
+        let mut places = path.into_iter().rev().flatten().peekable();
+        while let Some((above, slot)) = places.next() {
+            let (level, start) = (above.level(), at.align_down(above.level().size()));
+            let inside = VirtRange::from_size(start, level.size()).is_some_and(|span| hole.contains_range(span));
+            let _entries = (inside && level == Level::Pmd).then(&lock);
+            if !inside || !above.supersede_empty(&self.mmu, slot, &mut gather.removed) {
+                break;
+            }
+            if let Some((above, slot)) = places.peek() {
+                Count::of(*above, *slot).take(&self.mmu, 1);
+            }
+            gather.note_empty_table(start, level.size());
+            upper |= level != Level::Pmd;
+            table = above;
+        }
+        // Absent entries of one table are passed over without a descent for each.
+        let (level, mut next) = (table.level(), at);
+        loop {
+            match next.align_down(level.size()).checked_add(level.size()) {
+                Some(behind) => next = behind,
+                None => return Unlinked { upper, next: None },
+            }
+            let slot = level.slot(next);
+            if slot == Slot::FIRST || next >= end || !table.read(&self.mmu, slot).is_absent() {
+                return Unlinked { upper, next: Some(next) };
             }
         }
-        let slot = level.slot(at);
-        let empty = table.supersede_empty(&self.mmu, slot, &mut gather.removed);
-        if empty {
-            gather.note_empty_table(at.align_down(level.size()));
-        }
-        empty
     }
 
     /// Takes the table out that the entry of 2 MiB for `at` points to, with all that is in it, and waits until no CPU
-    /// translates through it. Nobody else changes entries there.
+    /// translates through it. Nobody else changes entries there, nor links a table anywhere.
     pub(in crate::mm) fn take_table(&self, at: VirtAddr) -> Option<(UnlinkedTable, Flushed)> {
-        let table = self.block_level(at)?;
+        let (table, count) = self.block_entries(at)?;
         let unlinked = table.supersede_live(&self.mmu, Level::Pmd.slot(at), RawEntry::ABSENT)?;
+        count.take(&self.mmu, 1);
         let start = at.align_down(PMD_SIZE);
         let (count, stride) = (PMD_SIZE / LeafLevel::Pte.size(), LeafLevel::Pte);
         let scope = self.scope();
@@ -152,10 +205,20 @@ impl<M: Mmu> PageTable<M> {
         taken: UnlinkedTable,
         flushed: &Flushed,
     ) -> Result<(), UnlinkedTable> {
-        let Some(table) = self.block_level(at) else { return Err(taken) };
+        let Some((table, count)) = self.block_entries(at) else { return Err(taken) };
         let linked = taken.link(&self.mmu, table, Level::Pmd.slot(at), flushed);
+        if linked.is_ok() {
+            count.add(&self.mmu, 1);
+        }
         self.mmu.publish();
         linked.map_err(|(taken, _)| taken)
+    }
+
+    /// Gives back what [`PageTable::take_table`] took.
+    pub(in crate::mm) fn free_taken<F: FrameSource>(&self, taken: UnlinkedTable, flushed: Flushed, frames: &F) {
+        // Nothing points to it since before the flush.
+        self.walkers.wait();
+        self.count_given_back(taken.free(&self.mmu, frames, flushed));
     }
 
     /// Gives back every table but the root, once no CPU has it in a TTBR, after it has shown `each` the tables of last entries
@@ -172,7 +235,9 @@ impl<M: Mmu> PageTable<M> {
         self.invalidate_space();
         let flushed = Flushed::wait(&self.mmu);
         // INVARIANT: WALK-1: nobody looks; the caller has the only reference.
-        let freed = self.root.raze(&self.mmu, frames, &flushed, &mut each);
+        let tables = self.table_frames() - 1;
+        let freed = self.root.raze(&self.mmu, frames, tables, &flushed, &mut each);
+        debug_assert!(freed == tables, "PT-4: {freed} tables found, {tables} accounted for");
         // The root is empty for every walker before it is in a TTBR again.
         self.mmu.publish_table();
         self.count_given_back(freed);

@@ -70,6 +70,16 @@ impl Pending {
         self.span = Span { start, count, stride, depth };
     }
 
+    /// Notes that an empty table was unlinked for the `size` bytes from `start` on: any address there names it.
+    fn note_table<M: Mmu>(&mut self, table: &PageTable<M>, start: VirtAddr, size: u64) {
+        let Span { start: noted, count, depth, .. } = self.span;
+        if count > 0 && depth == WalkDepth::AnyLevel && noted.align_down(size) == start {
+            // INVARIANT: INV-1: what is in the span is not issued yet, and names this table as well.
+            return;
+        }
+        self.note(table, start, 1, LeafLevel::Pte, WalkDepth::AnyLevel);
+    }
+
     /// Invalidates the span, without waiting.
     fn issue<M: Mmu>(&mut self, table: &PageTable<M>) {
         let Span { start, count, stride, depth } = self.span;
@@ -249,9 +259,9 @@ impl<M: Mmu, F: FrameSource> Gather<'_, M, F> {
         self.leaves = None;
     }
 
-    /// Notes that a table was unlinked that held nothing: any address under it names it.
-    pub(super) fn note_empty_table(&mut self, start: VirtAddr) {
-        self.pending.note(self.table, start, 1, LeafLevel::Pte, WalkDepth::AnyLevel);
+    /// Notes that a table was unlinked that held nothing, for the `size` bytes from `start` on.
+    pub(super) fn note_empty_table(&mut self, start: VirtAddr, size: u64) {
+        self.pending.note_table(self.table, start, size);
     }
 
     /// Notes that everything below the entry of `level` for `start` went away with its table.

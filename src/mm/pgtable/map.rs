@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::table::{FreshTable, Table};
-use super::{PageTable, PgtableError, UnmapFlags};
+use super::{Count, PageTable, PgtableError, UnmapFlags};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PHYS_SIZE_MAX, PMD_SIZE, PhysAddr, VirtAddr, VirtRange};
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::frame::FrameSource;
@@ -270,12 +270,12 @@ impl<M: Mmu> PageTable<M> {
         at: VirtAddr,
         level: LeafLevel,
     ) -> Result<Table, PgtableError> {
-        let mut table = self.root.table();
+        let (mut table, mut count) = (self.root.table(), None);
         while table.level() < level.level() {
             let slot = table.level().slot(at);
             match table.descend(&self.mmu, slot) {
-                Ok(child) => table = child,
-                Err(raw) if raw.is_absent() => self.grow(frames, table, at, level)?,
+                Ok(child) => (table, count) = (child, Some(Count::of(table, slot))),
+                Err(raw) if raw.is_absent() => self.grow(frames, (table, count), at, level)?,
                 Err(_) => break,
             }
         }
@@ -288,7 +288,7 @@ impl<M: Mmu> PageTable<M> {
     fn grow<F: FrameSource>(
         &self,
         frames: &F,
-        table: Table,
+        (table, count): (Table, Option<Count>),
         at: VirtAddr,
         level: LeafLevel,
     ) -> Result<(), PgtableError> {
@@ -296,8 +296,9 @@ impl<M: Mmu> PageTable<M> {
         let mut chain: Option<FreshTable> = None;
         let mut taken = 0;
         while lowest > table.level() {
+            let below = usize::from(self.counted && chain.is_some());
             let parent = match FreshTable::new(&self.mmu, frames, lowest) {
-                Ok(parent) => parent,
+                Ok(parent) => parent.with_live(below),
                 Err(error) => {
                     if let Some(chain) = chain {
                         chain.discard(&self.mmu, frames);
@@ -321,7 +322,12 @@ impl<M: Mmu> PageTable<M> {
         }
         if let Some(top) = chain {
             match table.link(&self.mmu, table.level().slot(at), RawEntry::ABSENT, top) {
-                Ok(_) => self.count_taken(taken),
+                Ok(_) => {
+                    self.count_taken(taken);
+                    if let Some(count) = count.filter(|_| self.counted) {
+                        count.add(&self.mmu, 1);
+                    }
+                }
                 Err((top, _)) => {
                     top.discard(&self.mmu, frames);
                 }

@@ -29,9 +29,12 @@
 //! - `PT-3`: kernel tables hold kernel leaves; user tables hold user leaves, none of them global.
 //! - `PT-4`: tables reached from the root, the root included, are as many as were taken from the frame source and not
 //!   given back.
+//! - `PT-5`: in the tables of a user space that `mm::user` made, an entry that points to a table has the number of entries there
+//!   that are not absent, in bits that walkers ignore; in others nothing is counted.
 
 mod check;
 mod collapse;
+mod count;
 mod cursor;
 mod dump;
 mod entries;
@@ -55,6 +58,7 @@ pub mod wx;
 
 pub use check::{CheckError, TableCensus};
 pub use collapse::Collapsed;
+pub(in crate::mm) use count::Count;
 pub use dump::Marker;
 pub use error::PgtableError;
 pub use gather::Gather;
@@ -139,6 +143,8 @@ pub struct PageTable<M> {
     tables: AtomicU64,
     /// Software that reads the tables, whosever range it is.
     walkers: Walkers,
+    /// Entries are counted: `PT-5`.
+    counted: bool,
 }
 
 impl<M: Mmu> PageTable<M> {
@@ -153,13 +159,14 @@ impl<M: Mmu> PageTable<M> {
     /// The caller answers for every later call on this value: that it keeps the module's contract, maps no frame whose
     /// owner does not agree, and unmaps or changes nothing that somebody still relies on.
     pub unsafe fn new<F: FrameSource>(mmu: M, frames: &F, space: Space) -> Result<Self, PgtableError> {
-        Self::with_root(mmu, frames, space)
+        Self::with_root(mmu, frames, space, false)
     }
 
     /// New tables, for code of this crate that keeps the module's contract.
-    fn with_root<F: FrameSource>(mmu: M, frames: &F, space: Space) -> Result<Self, PgtableError> {
+    fn with_root<F: FrameSource>(mmu: M, frames: &F, space: Space, counted: bool) -> Result<Self, PgtableError> {
         let root = FreshTable::new(&mmu, frames, Level::Pgd)?.into_root(&mmu);
-        Ok(Self { mmu, root, space, asid: space.asid(), tables: AtomicU64::new(1), walkers: Walkers::new() })
+        let (asid, tables) = (space.asid(), AtomicU64::new(1));
+        Ok(Self { mmu, root, space, asid, tables, walkers: Walkers::new(), counted })
     }
 
     /// Takes over tables that exist: those that boot built through a fixmap slot, now to be edited through the linear
@@ -172,7 +179,8 @@ impl<M: Mmu> PageTable<M> {
     pub unsafe fn adopt(mmu: M, root: PhysAddr, space: Space) -> Self {
         // SAFETY: by this function's `# Safety`, `root` is a root table that no other value edits any more.
         let root = unsafe { Root::new(root) };
-        let table = Self { mmu, root, space, asid: space.asid(), tables: AtomicU64::new(1), walkers: Walkers::new() };
+        let (asid, tables) = (space.asid(), AtomicU64::new(1));
+        let table = Self { mmu, root, space, asid, tables, walkers: Walkers::new(), counted: false };
         let mut found = 1;
         let _ = table.walk_all(|visit| {
             found += u64::from(visit.is_table());
@@ -189,8 +197,8 @@ impl<M: Mmu> PageTable<M> {
     ///
     /// As for [`PageTable::new`]; and `mmu` reaches every frame of these tables.
     pub unsafe fn with_mmu<N: Mmu<Format = M::Format>>(self, mmu: N) -> PageTable<N> {
-        let Self { root, space, asid, tables, walkers, .. } = self;
-        PageTable { mmu, root, space, asid, tables, walkers }
+        let Self { root, space, asid, tables, walkers, counted, .. } = self;
+        PageTable { mmu, root, space, asid, tables, walkers, counted }
     }
 
     /// The root's address, as TTBR0 or TTBR1 wants it.

@@ -9,7 +9,7 @@ use super::{PageTable, PgtableError, Space};
 use crate::addr::{VirtAddr, VirtRange};
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::frame::FrameSource;
-use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::level::{ENTRIES, LeafLevel, Level, Run};
 use crate::hal::mmu::{Invalidation, Mmu, WalkDepth};
 
 impl<M: Mmu> PageTable<M> {
@@ -59,7 +59,8 @@ impl<M: Mmu> PageTable<M> {
         policy: LivePolicy,
     ) -> Result<(), PgtableError> {
         let Some(below) = leaf.level.below() else { return Err(PgtableError::Malformed(place.start)) };
-        let fresh = FreshTable::new(&self.mmu, frames, below.level())?;
+        let fresh =
+            FreshTable::new(&self.mmu, frames, below.level())?.with_live(if self.counted { ENTRIES } else { 0 });
         if policy == LivePolicy::BreakBeforeMake && self.space == Space::Kernel {
             // The table may lie in the very block: it is complete before the block goes.
             let first = M::Format::leaf(below, leaf.phys, leaf.prot, false);
@@ -90,7 +91,8 @@ impl<M: Mmu> PageTable<M> {
     /// Puts a table of 512 parked entries in the place of a parked block. No CPU has the block, so nothing is invalidated.
     fn split_parked<F: FrameSource>(&self, frames: &F, place: &Place, leaf: &Leaf) -> Result<(), PgtableError> {
         let Some(below) = leaf.level.below() else { return Err(PgtableError::Malformed(place.start)) };
-        let fresh = FreshTable::new(&self.mmu, frames, below.level())?;
+        let fresh =
+            FreshTable::new(&self.mmu, frames, below.level())?.with_live(if self.counted { ENTRIES } else { 0 });
         let first = M::Format::park(M::Format::leaf(below, leaf.phys, leaf.prot, false));
         fresh.table().fill(&self.mmu, Run::TABLE, first, below.size());
         match place.table.link(&self.mmu, place.slot, place.raw, fresh) {

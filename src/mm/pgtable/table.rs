@@ -59,27 +59,47 @@ impl Root {
         unsafe { frames.free_table(self.0) };
     }
 
-    /// Gives back every table below the root, which is empty then, after it has shown `each` the tables of last entries and
-    /// the blocks. Returns how many tables that were. Nobody uses the tables any more: no TTBR has the root, nobody looks, and
-    /// `_flushed` was waited for since. Cost: about two instructions for an empty entry.
+    /// Gives back the `tables` tables below the root, all of whose entries are counted, after it has shown `each` the tables of
+    /// last entries and the blocks. The root is empty then. Returns how many tables that were. Nobody uses the tables any more:
+    /// no TTBR has the root, nobody looks, and `_flushed` was waited for since. Cost: some two instructions an entry where there
+    /// is nothing, until all there is has been found.
     pub(super) fn raze<M: Mmu, F: FrameSource>(
         self,
         mmu: &M,
         frames: &F,
+        tables: u64,
         _flushed: &Flushed,
         each: &mut impl FnMut(Last),
     ) -> u64 {
-        let freed = self.table().raze_below(mmu, frames, each);
-        self.table().clear(mmu, Run::TABLE);
+        let (root, mut freed) = (self.table(), 0);
+        for run in from_both_ends() {
+            if freed == tables {
+                break;
+            }
+            if !root.is_empty(mmu, run) {
+                freed += root.raze_run(mmu, run, frames, each).1;
+                root.clear(mmu, run);
+            }
+        }
         freed
     }
+}
+
+/// The entries of a table in runs to be looked at together, from its ends: processes have most of their memory at the lowest
+/// and the highest addresses.
+fn from_both_ends() -> impl Iterator<Item = Run> {
+    const RUNS: u64 = ENTRIES as u64 / LOOK;
+    (0..RUNS).map(|number| {
+        let run = if number % 2 == 0 { number / 2 } else { RUNS - 1 - number / 2 };
+        Run::from_slot(Slot::wrapping(run * LOOK), LOOK)
+    })
 }
 
 /// Contents that the tables of a space have in the end.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::mm) enum Last {
-    /// A table of last entries.
-    Entries(Table),
+    /// A table of last entries, and how many are not absent.
+    Entries(Table, usize),
     /// A leaf of a higher level.
     Block(Level, RawEntry),
 }
@@ -138,6 +158,14 @@ impl Table {
         debug_assert!(self.is_no_link::<M>(entry), "table entries are written by `link`");
         // SAFETY: TAB-1; that the translation may change is the contract of the page table's maker.
         unsafe { mmu.write(self.phys, slot, entry) };
+    }
+
+    /// Writes an entry that points to the same table as before and differs where no walker looks. Nobody else writes it
+    /// meanwhile.
+    #[inline]
+    pub(super) fn annotate<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry) {
+        // SAFETY: as for `write`. INVARIANT: TAB-2: the table stays the same.
+        unsafe { mmu.annotate(self.phys, slot, entry) };
     }
 
     /// Changes a leaf, whatever the hardware does to its flags meanwhile. Returns what it was.
@@ -205,6 +233,20 @@ impl Table {
         unsafe { mmu.read_each(self.phys, run, each) };
     }
 
+    /// Replaces the leaves of `run` that `change` changes, as [`Table::write`] does one.
+    #[inline(always)]
+    pub(in crate::mm) fn change_each<M: Mmu>(
+        self,
+        mmu: &M,
+        run: Run,
+        change: impl FnMut(RawEntry) -> Option<RawEntry>,
+    ) {
+        // INVARIANT: TAB-2.
+        debug_assert!(self.level == Level::Pte, "last entries lead to no table");
+        // SAFETY: as for `write`.
+        unsafe { mmu.change_each(self.phys, run, change) };
+    }
+
     /// Makes the entries of `run` absent.
     #[inline]
     pub(in crate::mm) fn clear<M: Mmu>(self, mmu: &M, run: Run) {
@@ -221,11 +263,13 @@ impl Table {
         current: RawEntry,
         child: FreshTable,
     ) -> Result<Self, (FreshTable, RawEntry)> {
-        let table = child.0;
+        let table = child.table;
         debug_assert!(self.level.below() == Some(table.level), "a child is one level below");
         mmu.publish_table();
+        // INVARIANT: PT-5: the entries of the child, where they are counted.
+        let entry = M::Format::with_more(M::Format::table(table.phys), child.live);
         // SAFETY: as for `write`. INVARIANT: TAB-2, as `child` is a table of the next level.
-        match unsafe { mmu.compare_exchange(self.phys, slot, current, M::Format::table(table.phys)) } {
+        match unsafe { mmu.compare_exchange(self.phys, slot, current, entry) } {
             Ok(()) => Ok(table),
             Err(found) => Err((child, found)),
         }
@@ -234,7 +278,7 @@ impl Table {
     /// Points the entry at `slot`, a kernel block, to `child` by break-before-make; see [`Mmu::rebuild`]. The entries
     /// of `child` are published first. `what` is what the block translated.
     pub(super) fn link_broken<M: Mmu>(self, mmu: &M, slot: Slot, child: FreshTable, what: Invalidation) {
-        let table = child.0;
+        let table = child.table;
         debug_assert!(self.level.below() == Some(table.level), "a child is one level below");
         mmu.publish_table();
         let (run, entry) = (Run::from_slot(slot, 1), M::Format::table(table.phys));
@@ -259,12 +303,12 @@ impl Table {
         }
     }
 
-    /// Makes `slot` absent if the table behind it has no entry, and puts that table on the list. Whether it did. Nobody else
-    /// changes an entry of it.
+    /// Makes `slot` absent if the table behind it has no entry, by their count, and puts that table on the list. Whether it did.
+    /// Nobody else changes an entry of it.
     pub(super) fn supersede_empty<M: Mmu>(self, mmu: &M, slot: Slot, removed: &mut RemovedTables) -> bool {
-        let Some(child) = self.descend(mmu, slot).ok().filter(|child| child.is_empty(mmu, Run::TABLE)) else {
-            return false;
-        };
+        let raw = self.read(mmu, slot);
+        let Some(child) = self.descend(mmu, slot).ok().filter(|_| M::Format::live(raw) == 0) else { return false };
+        debug_assert!(child.is_empty(mmu, Run::TABLE), "PT-5: a table without an entry is empty");
         self.write(mmu, slot, RawEntry::ABSENT);
         removed.link(mmu, child);
         true
@@ -273,39 +317,59 @@ impl Table {
     /// Writes `entry`, a leaf that says what the table at `slot` says, in place of that table, whose own entries stay as they
     /// are: a walker that has it cached uses them until the flush.
     pub(super) fn supersede_live<M: Mmu>(self, mmu: &M, slot: Slot, entry: RawEntry) -> Option<UnlinkedTable> {
-        let child = self.descend(mmu, slot).ok()?;
+        let (child, live) = (self.descend(mmu, slot).ok()?, M::Format::live(self.read(mmu, slot)));
         self.write(mmu, slot, entry);
-        Some(UnlinkedTable(child))
+        Some(UnlinkedTable { table: child, live })
     }
 
-    /// Frees the tables below this one, of which only the caller knows. The entries stay as they are.
-    fn raze_below<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F, each: &mut impl FnMut(Last)) -> u64 {
-        let mut freed = 0;
-        for first in (0..ENTRIES as u64).step_by(crate::addr::to_usize(LOOK)) {
-            let run = Run::from_slot(Slot::wrapping(first), LOOK);
-            if self.is_empty(mmu, run) {
-                continue;
+    /// Frees the tables below this one, of which only the caller knows and which has `live` entries. They stay as they are.
+    fn raze_below<M: Mmu, F: FrameSource>(self, mmu: &M, live: usize, frames: &F, each: &mut impl FnMut(Last)) -> u64 {
+        let (mut found, mut freed) = (0, 0);
+        for run in from_both_ends() {
+            if found == live && !cfg!(debug_assertions) {
+                break;
             }
-            for slot in run.slots() {
-                match self.descend(mmu, slot) {
-                    Ok(child) => {
-                        match child.level {
-                            Level::Pte => each(Last::Entries(child)),
-                            _ => freed += child.raze_below(mmu, frames, each),
-                        }
-                        if cfg!(debug_assertions) {
-                            child.poison(mmu);
-                        }
-                        // SAFETY: as `raze` says nobody reaches the table; the frame came from a source by TAB-1.
-                        unsafe { frames.free_table(child.phys) };
-                        freed += 1;
-                    }
-                    Err(raw) if raw.is_absent() => {}
-                    Err(raw) => each(Last::Block(self.level, raw)),
-                }
+            if !self.is_empty(mmu, run) {
+                let (more, gone) = self.raze_run(mmu, run, frames, each);
+                (found, freed) = (found + more, freed + gone);
             }
         }
+        debug_assert!(found == live, "PT-5: {found} entries of a table of which {live} were counted");
         freed
+    }
+
+    /// [`Self::raze_below`] for some entries: how many are not absent, and how many tables that were.
+    fn raze_run<M: Mmu, F: FrameSource>(
+        self,
+        mmu: &M,
+        run: Run,
+        frames: &F,
+        each: &mut impl FnMut(Last),
+    ) -> (usize, u64) {
+        let (mut found, mut freed) = (0, 0);
+        for slot in run.slots() {
+            let raw = self.read(mmu, slot);
+            if raw.is_absent() {
+                continue;
+            }
+            found += 1;
+            let Ok(child) = self.descend(mmu, slot) else {
+                each(Last::Block(self.level, raw));
+                continue;
+            };
+            let live = M::Format::live(raw);
+            match child.level {
+                Level::Pte => each(Last::Entries(child, live)),
+                _ => freed += child.raze_below(mmu, live, frames, each),
+            }
+            if cfg!(debug_assertions) {
+                child.poison(mmu);
+            }
+            // SAFETY: as `raze` says nobody reaches the table; the frame came from a source by TAB-1.
+            unsafe { frames.free_table(child.phys) };
+            freed += 1;
+        }
+        (found, freed)
     }
 
     /// Fills a table that nobody reaches any more with entries that are easy to recognise.
@@ -322,7 +386,11 @@ impl Table {
 /// A table that nothing points to yet. It is linked or discarded.
 #[must_use = "a table that is neither linked nor discarded is lost"]
 #[derive(Debug)]
-pub(super) struct FreshTable(Table);
+pub(super) struct FreshTable {
+    table: Table,
+    /// Its entries that are not absent, where they are counted.
+    live: usize,
+}
 
 impl FreshTable {
     /// An empty table for `level`.
@@ -331,25 +399,30 @@ impl FreshTable {
         // SAFETY: the frame is ours by the contract of `FrameSource`, and no entry points to it.
         unsafe { mmu.zero_table(phys) };
         // INVARIANT: TAB-1 and TAB-2, as an empty table is a table.
-        Ok(Self(Table { phys, level }))
+        Ok(Self { table: Table { phys, level }, live: 0 })
     }
 
     /// The table, to be filled before it is linked.
     pub(super) const fn table(&self) -> Table {
-        self.0
+        self.table
+    }
+
+    /// The table has so many entries, which are counted.
+    pub(super) const fn with_live(self, live: usize) -> Self {
+        Self { live, ..self }
     }
 
     /// Makes it a root.
     pub(super) fn into_root<M: Mmu>(self, mmu: &M) -> Root {
-        debug_assert!(self.0.level == Level::Pgd, "a root is of the first level");
+        debug_assert!(self.table.level == Level::Pgd, "a root is of the first level");
         mmu.publish_table();
-        Root(self.0.phys)
+        Root(self.table.phys)
     }
 
     /// Gives it back, with the tables that were linked below it. Returns how many that were.
     pub(super) fn discard<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F) -> u64 {
         let mut list = RemovedTables::new();
-        list.push(mmu, self.0);
+        list.push(mmu, self.table);
         // Never linked, so no walker ever saw it.
         list.free(mmu, frames, Flushed(()))
     }
@@ -358,9 +431,18 @@ impl FreshTable {
 /// A table that no entry points to any more, and that walkers may still be in.
 #[must_use = "a table that is not freed is lost"]
 #[derive(Debug)]
-pub(in crate::mm) struct UnlinkedTable(Table);
+pub(in crate::mm) struct UnlinkedTable {
+    table: Table,
+    /// As for [`FreshTable`].
+    live: usize,
+}
 
 impl UnlinkedTable {
+    /// The table, to be read.
+    pub(in crate::mm) const fn table(&self) -> Table {
+        self.table
+    }
+
     /// Links the table at another place of the same level, which is absent, once no walker is in it under its old one.
     pub(super) fn link<M: Mmu>(
         self,
@@ -369,16 +451,17 @@ impl UnlinkedTable {
         slot: Slot,
         _flushed: &Flushed,
     ) -> Result<(), (Self, RawEntry)> {
+        let Self { table, live } = self;
         parent
-            .link(mmu, slot, RawEntry::ABSENT, FreshTable(self.0))
+            .link(mmu, slot, RawEntry::ABSENT, FreshTable { table, live })
             .map(|_| ())
-            .map_err(|(fresh, raw)| (Self(fresh.0), raw))
+            .map_err(|(fresh, raw)| (Self { table: fresh.table, live: fresh.live }, raw))
     }
 
     /// Gives it back. `flushed` was waited for after it was unlinked.
     pub(super) fn free<M: Mmu, F: FrameSource>(self, mmu: &M, frames: &F, flushed: Flushed) -> u64 {
         let mut list = RemovedTables::new();
-        list.push(mmu, self.0);
+        list.push(mmu, self.table);
         list.free(mmu, frames, flushed)
     }
 }

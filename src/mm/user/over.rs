@@ -6,11 +6,12 @@ use super::map::{
     Discard, FilePage, Fill, MapError, NewArea, NoFilePage, NoMemory, ObjectId, Objects, Translations, VmFlags, Vma,
     VmaSource,
 };
-use super::pages::{Inserted, UserHal, UserPages};
+use super::pages::{Inserted, Sharing, UserHal, UserPages};
 use super::terms::{EINVAL, access, share, virt, virt_range};
 use crate::addr::{PAGE_SHIFT, PHYS_SHIFT_MAX, Pfn, UserAddr, UserRange, VirtRange};
 use crate::ds::rbtree::Owned;
 use crate::gfp::Gfp;
+use crate::hal::prot::Access;
 use crate::mm::page::PageMap;
 use crate::mm::zone::PageHal;
 use core::fmt;
@@ -27,13 +28,6 @@ pub struct Over<'s, H: UserHal> {
 impl<'s, H: UserHal> Over<'s, H> {
     pub(super) const fn new(pages: &'s UserPages<H>) -> Self {
         Self { pages }
-    }
-
-    /// Logs what cannot be: the map has made all edges before.
-    fn done(call: &'static str, range: UserRange, result: Result<(), impl fmt::Display>) {
-        if let Err(error) = result {
-            log::error!("user space: {call} of {range} failed after its edges were made: {error}");
-        }
     }
 }
 
@@ -88,26 +82,29 @@ impl<H: UserHal> Translations for Over<'_, H> {
     }
 
     fn unmap(&self, range: UserRange, hole: UserRange) {
-        Self::done("unmap", range, self.pages.unmap(virt_range(range), virt_range(hole), Gfp::ATOMIC));
+        // The map has made the edges, and keeps faults out meanwhile.
+        self.pages.unmap_cut(virt_range(range), virt_range(hole));
     }
 
     fn protect(&self, range: UserRange, flags: VmFlags) {
-        let all = virt_range(range);
-        let protected = match access(flags) {
-            Some(access) => self.pages.protect(all, access, share(flags), Gfp::ATOMIC),
-            None => self.pages.park(all, Gfp::ATOMIC),
-        };
-        Self::done("protect", range, protected);
+        let (all, sharing) = (virt_range(range), share(flags));
+        match access(flags) {
+            Some(Access::Execute) if sharing == Sharing::Shared => {
+                log::error!("user space: {range} is shared, and not executed");
+            }
+            Some(access) => self.pages.protect_cut(all, access, sharing),
+            None => self.pages.park_cut(all),
+        }
     }
 
     fn relocate(&self, from: UserRange, to: UserAddr) -> Result<(), NoMemory> {
         let from = virt_range(from);
         // Tables come first: what fails leaves both as they were.
-        Ok(self.pages.relocate_over(from, virt(to), Gfp::USER)?)
+        Ok(self.pages.relocate_cut(from, virt(to), Gfp::USER)?)
     }
 
     fn discard(&self, range: UserRange, _: Discard) {
-        Self::done("discard", range, self.pages.discard(virt_range(range), Gfp::ATOMIC));
+        self.pages.discard_cut(virt_range(range));
     }
 
     fn guard(&self, range: UserRange, put: bool) -> Result<(), NoMemory> {

@@ -78,6 +78,7 @@ mod reclaim;
 mod views;
 
 pub use blocks::{Mark, WatermarkTuning, Watermarks, ZoneEvents};
+pub(in crate::mm) use calls::{Freeing, Way};
 pub use calls::{PageBatch, SleepsInAtomic};
 pub use contents::{PAGE_POISON, Scrub};
 pub use contiguous::{CmaArea, CmaUsage, Mover};

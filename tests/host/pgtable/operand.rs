@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use quarry::addr::VirtAddr;
-use quarry::arch::aarch64::tlbi::{RangeStep, RangeSteps, asid_operand, page_operand};
+use quarry::arch::aarch64::tlbi::{RangeStep, RangeSteps, asid_operand, page_operand, range_steps, short_range};
 use quarry::hal::level::LeafLevel;
-use quarry::hal::mmu::{Asid, MAX_RANGE_PAGES};
+use quarry::hal::mmu::{Asid, AsidScope, Invalidation, MAX_RANGE_PAGES, WalkDepth};
 
 const LAST_PAGE: VirtAddr = VirtAddr::new(0xffff_ffff_ffff_f000);
 
@@ -71,6 +71,24 @@ fn assert_exact(start: VirtAddr, pages: u64, asid: Option<Asid>) {
 fn range_operands_cover_small_counts_exactly() {
     for pages in 1..=4_200 {
         assert_exact(VirtAddr::new(0xffff_8000_1234_5000), pages, None);
+    }
+}
+
+#[test]
+fn a_short_range_is_the_one_instruction_that_it_comes_to() {
+    let (start, scope) = (VirtAddr::new(0x0000_1234_5678_9000), AsidScope::One(Asid::new(0xabcd)));
+    for stride in [LeafLevel::Pte, LeafLevel::Pmd] {
+        for count in 0..=130 {
+            let what = Invalidation { start, count, stride, depth: WalkDepth::LastLevel, scope };
+            let pages = what.pages();
+            let short = short_range(what);
+            assert_eq!(short.is_some(), pages % 2 == 0 && (2..=64).contains(&pages), "{count} of {stride:?}");
+            if let Some(operand) = short {
+                assert_eq!(reach(RangeStep::Range(operand)), (start.get() >> 12, pages));
+                assert_eq!(operand >> 48, 0xabcd);
+                assert_eq!(range_steps(what).count(), 1, "no more than it comes to");
+            }
+        }
     }
 }
 

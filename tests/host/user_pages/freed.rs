@@ -97,6 +97,15 @@ fn many_pages_wait_in_reserve_for_the_next_burst() {
         }
         let listed = kernel.pages.pages_on_lists(cpu());
         assert!(listed >= 800, "{listed} pages wait");
+        // What does not fit on the list goes behind it at once: the list keeps what came first, and gives that first.
+        space.populate(pages(0, 1000), &area, Gfp::KERNEL).unwrap();
+        let frame = |n| space.tables().translate(page(n)).unwrap().phys;
+        let freed: Vec<_> = (0..1000).map(frame).collect();
+        space.unmap(pages(0, 1000), pages(0, 1000), Gfp::KERNEL).unwrap();
+        kernel.store(&space, page(0), &area, 1).unwrap();
+        let next = freed.iter().position(|freed| *freed == frame(0));
+        assert!(next.is_some_and(|next| next < 256), "the page that comes next was the {next:?}. of 1000 to go");
+        kernel.pages.check().unwrap();
         for n in 0..1000 {
             kernel.store(&space, page(n), &area, n).unwrap();
         }

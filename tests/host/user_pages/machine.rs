@@ -175,6 +175,11 @@ unsafe impl Mmu for AnyCpu {
         unsafe { self.cpu().write(table, slot, entry) }
     }
 
+    unsafe fn annotate(&self, table: PhysAddr, slot: Slot, entry: RawEntry) {
+        // SAFETY: passed on.
+        unsafe { self.cpu().annotate(table, slot, entry) }
+    }
+
     unsafe fn compare_exchange(
         &self,
         table: PhysAddr,

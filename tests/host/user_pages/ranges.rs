@@ -1,7 +1,7 @@
 //! Ranges unmapped, emptied, protected, guarded.
 
 use super::machine::{CPUS, data, on_a_machine, page, pages, run_on};
-use quarry::addr::PAGE_SIZE;
+use quarry::addr::{PAGE_SIZE, VirtRange};
 use quarry::arch::host::{Config, Who};
 use quarry::gfp::Gfp;
 use quarry::hal::level::LeafLevel;
@@ -39,8 +39,7 @@ fn what_is_unmapped_no_cpu_reaches_and_its_frames_are_free() {
             space.unmap(pages(0, 1100), pages(0, 1100), Gfp::KERNEL).unwrap();
             assert_eq!(kernel.free_pages(), free);
             // With the hole around it, the tables go too.
-            let all = quarry::addr::VirtRange::new(super::machine::va(0), super::machine::va(1 << 47)).unwrap();
-            space.unmap(pages(0, 1100), all, Gfp::KERNEL).unwrap();
+            space.unmap(pages(0, 1100), everywhere(), Gfp::KERNEL).unwrap();
             assert_eq!(space.usage().tables, PAGE_SIZE, "the root");
             kernel.check(&[&space]);
             kernel.store(&space, page(5), &area, 1).unwrap();
@@ -50,13 +49,76 @@ fn what_is_unmapped_no_cpu_reaches_and_its_frames_are_free() {
     }
 }
 
+/// All of the lower half.
+fn everywhere() -> VirtRange {
+    VirtRange::new(super::machine::va(0), super::machine::va(1 << 47)).unwrap()
+}
+
+#[test]
+fn a_table_goes_with_its_pages_if_it_has_no_others() {
+    if cfg!(miri) {
+        return;
+    }
+    for config in [Config::CORTEX_A72, Config::MAX] {
+        // Nothing, a page, a guard page: before the range and behind it, in the same table.
+        for (other, tables) in [(None, 1), (Some(5), 4), (Some(505), 4)] {
+            on_a_machine(config, |kernel| {
+                let (space, area) = (kernel.space(1), data(512));
+                kernel.run_everywhere(&space);
+                let free = kernel.free_pages();
+                for n in (10..500).chain(other) {
+                    kernel.store(&space, page(n), &area, n).unwrap();
+                }
+                space.unmap(pages(10, 490), everywhere(), Gfp::KERNEL).unwrap();
+                kernel.check_quiet();
+                kernel.check(&[&space]);
+                let left = other.map_or(0, |_| 1);
+                assert_eq!((space.usage().anon, space.usage().tables), (left * PAGE_SIZE, tables * PAGE_SIZE));
+                for cpu in 0..CPUS {
+                    let cpu = kernel.sim.cpu(quarry::addr::CpuId::new(cpu));
+                    assert!((10..500).all(|n| cpu.load(page(n), Who::User).is_err()));
+                    assert_eq!(other.map(|n| cpu.load(page(n), Who::User)), other.map(Ok));
+                }
+                // A fault in the same place makes another table.
+                kernel.store(&space, page(20), &area, 7).unwrap();
+                kernel.check(&[&space]);
+                space.unmap(pages(0, 512), everywhere(), Gfp::KERNEL).unwrap();
+                assert_eq!((kernel.free_pages(), space.usage().tables), (free, PAGE_SIZE));
+                kernel.end([space]);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_table_whose_last_entries_go_one_by_one_is_known_to_be_empty() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), data(64));
+        for n in 0..40 {
+            kernel.store(&space, page(n), &area, n).unwrap();
+        }
+        space.guard(pages(40, 4), true, Gfp::KERNEL).unwrap();
+        kernel.check(&[&space]);
+        space.discard(pages(0, 20), Gfp::KERNEL).unwrap();
+        space.relocate(pages(20, 10), page(48), Gfp::KERNEL).unwrap();
+        kernel.check(&[&space]);
+        space.unmap(pages(30, 10), everywhere(), Gfp::KERNEL).unwrap();
+        space.guard(pages(40, 4), false, Gfp::KERNEL).unwrap();
+        kernel.check(&[&space]);
+        assert_eq!(space.usage().tables, 4 * PAGE_SIZE, "ten pages are left");
+        space.unmap(pages(48, 10), everywhere(), Gfp::KERNEL).unwrap();
+        assert_eq!(space.usage().tables, PAGE_SIZE, "the root");
+        kernel.check(&[&space]);
+        kernel.end([space]);
+    });
+}
+
 // Behaviour 432.
 #[test]
 fn bad_ranges_are_refused() {
     on_a_machine(Config::CORTEX_A72, |kernel| {
         let space = kernel.space(1);
-        let range =
-            |start, end| quarry::addr::VirtRange::new(super::machine::va(start), super::machine::va(end)).unwrap();
+        let range = |start, end| VirtRange::new(super::machine::va(start), super::machine::va(end)).unwrap();
         for bad in [range(0x1000, 0x1000), range(0x1001, 0x3000), range(0x1000, 0x3001), range(0, (1 << 48) + 4096)] {
             assert!(matches!(space.unmap(bad, bad, Gfp::KERNEL), Err(PagesError::Range(_))));
             assert!(matches!(space.discard(bad, Gfp::KERNEL), Err(PagesError::Range(_))));

@@ -14,15 +14,17 @@ use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::Prot;
-use crate::mm::page::Page;
+use crate::mm::page::{Page, PageMap};
+use crate::mm::pgtable::Count;
 use crate::mm::zone::{PageBatch, PageHal};
 
 impl<H: UserHal> UserPages<H> {
     /// An absent entry of the last level.
-    pub(super) fn fault_absent(&self, at: &At<'_>, spare: &mut Spare<'_, H>) -> Result<Handled, Need> {
+    pub(super) fn fault_absent(&self, at: &At<'_>, count: Count, spare: &mut Spare<'_, H>) -> Result<Handled, Need> {
         if at.access != FaultAccess::Write && at.area.sharing == Sharing::Private && !at.own {
             let zero = self.hal().zero_page().start();
             let entry = Format::<H>::leaf(LeafLevel::Pte, zero, at.area.read_prot(), false);
+            count.add(self.tables().mmu(), 1);
             at.table.write(self.tables().mmu(), at.slot, entry);
             self.tables().mmu().publish();
             return Ok(Handled::ZeroPage);
@@ -31,7 +33,7 @@ impl<H: UserHal> UserPages<H> {
             && at.table.is_empty(self.tables().mmu(), Run::group(at.slot))
         {
             let page = spare.take(Backing::RUN, true).ok_or(Need::Unit(Backing::RUN))?;
-            self.install_run(at, unit, page);
+            self.install_run(at, count, unit, page);
             return Ok(Handled::Zeroed(Backing::RUN));
         }
         let page = spare.take(Order::ZERO, true).ok_or(Need::Zeroed)?;
@@ -40,6 +42,7 @@ impl<H: UserHal> UserPages<H> {
         let entry = self.own_leaf(at.area.prot(), page, &frames);
         let mmu = self.tables().mmu();
         mmu.publish_table();
+        count.add(mmu, 1);
         at.table.write(mmu, at.slot, entry);
         mmu.publish();
         self.count_anon(1);
@@ -55,7 +58,7 @@ impl<H: UserHal> UserPages<H> {
     }
 
     /// Maps sixteen new pages as a contiguous group.
-    fn install_run(&self, at: &At<'_>, unit: VirtRange, first: Page) {
+    fn install_run(&self, at: &At<'_>, count: Count, unit: VirtRange, first: Page) {
         let frames = Frames::new(self.hal());
         let run = Run::group(at.slot);
         frames.claim_pages(first, 1 << Backing::RUN.get(), unit.start());
@@ -66,6 +69,7 @@ impl<H: UserHal> UserPages<H> {
         let mmu = self.tables().mmu();
         mmu.publish_table();
         let leaf = Format::<H>::leaf(LeafLevel::Pte, frames.phys(first), prot, true);
+        count.add(mmu, run.count());
         at.table.fill(mmu, run, leaf, PAGE_SIZE);
         mmu.publish();
         self.count_anon(run.count() as u64);
@@ -95,7 +99,9 @@ impl<H: UserHal> UserPages<H> {
             let _structure = self.lock_structure();
             let _entries = self.lock_entries(at);
             // Tables stay while the structure is locked.
-            if let Some(table) = tables.block_level(at).filter(|table| table.read(mmu, slot).is_absent()) {
+            let found = tables.block_entries(at).filter(|(table, _)| table.read(mmu, slot).is_absent());
+            if let Some((table, count)) = found {
+                count.add(mmu, 1);
                 mmu.publish_table();
                 let leaf = Format::<H>::leaf(LeafLevel::Pmd, frames.phys(page), prot, false);
                 table.write(mmu, slot, leaf);
@@ -190,13 +196,12 @@ impl<H: UserHal> UserPages<H> {
         prot: Prot,
         batch: &mut PageBatch<BATCH>,
     ) -> (VirtAddr, Result<(), FaultError>) {
-        let (tables, mmu, frames) = (self.tables(), self.tables().mmu(), Frames::new(self.hal()));
+        let (tables, mmu, kept) = (self.tables(), self.tables().mmu(), Frames::new(self.hal()).kept());
         let _entries = self.lock_entries(at);
-        let (table, raw) = tables.lowest(at);
-        if table.level() != Level::Pte {
+        let Some((table, _, count)) = tables.last_entry(at) else {
             // A block; or the table has just been unlinked, and is made once more.
-            return (if raw.is_absent() { at } else { end }, Ok(()));
-        }
+            return (if tables.lowest(at).1.is_absent() { at } else { end }, Ok(()));
+        };
         mmu.publish_table();
         let run = Run::from_slot(Level::Pte.slot(at), (end.get() - at.get()) >> PAGE_SHIFT);
         let attributes = Format::<H>::attributes(prot);
@@ -205,8 +210,8 @@ impl<H: UserHal> UserPages<H> {
             let raw = table.read(mmu, slot);
             if raw.is_absent() {
                 let Some(page) = batch.pop() else { break };
-                frames.note_place(page, reached);
-                let leaf = Format::<H>::leaf_with(attributes, LeafLevel::Pte, frames.phys(page), false);
+                kept.note_place(page, reached);
+                let leaf = Format::<H>::leaf_with(attributes, LeafLevel::Pte, kept.0.phys(page), false);
                 table.write(mmu, slot, leaf);
                 placed += 1;
             } else if raw == Format::<H>::GUARD {
@@ -216,6 +221,7 @@ impl<H: UserHal> UserPages<H> {
             reached = VirtAddr::new(reached.get() + PAGE_SIZE);
         }
         mmu.publish();
+        count.add(mmu, crate::addr::to_usize(placed));
         self.count_anon(placed);
         (reached, result)
     }

@@ -119,19 +119,25 @@ impl<H: UserHal> UserPages<H> {
         spare: &mut Spare<'_, H>,
     ) -> Result<Handled, Need> {
         let _entries = self.lock_entries(addr);
-        let (table, raw) = self.tables().lowest(addr);
+        let (table, raw, count) = match self.tables().last_entry(addr) {
+            Some((table, raw, count)) => (table, raw, Some(count)),
+            None => {
+                let (table, raw) = self.tables().lowest(addr);
+                (table, raw, None)
+            }
+        };
         let slot = table.level().slot(addr);
         let at = At { addr, table, slot, area, access, own };
-        match table.level() {
-            Level::Pte if raw.is_absent() => self.fault_absent(&at, spare),
-            Level::Pte if raw == Format::<H>::GUARD => Err(Need::Never(FaultError::Guard(addr))),
+        match (table.level(), count) {
+            (_, Some(count)) if raw.is_absent() => self.fault_absent(&at, count, spare),
+            (Level::Pte, _) if raw == Format::<H>::GUARD => Err(Need::Never(FaultError::Guard(addr))),
             _ if raw.is_absent() => match area.unit(addr, Backing::BLOCK, spare.largest) {
                 Some(_) if access == FaultAccess::Write || area.sharing == Sharing::Shared => {
                     Err(Need::Unit(Backing::BLOCK))
                 }
                 _ => Err(Need::Tables(LeafLevel::Pte)),
             },
-            level => match Format::<H>::decode(level, raw) {
+            (level, _) => match Format::<H>::decode(level, raw) {
                 Entry::Leaf(leaf) => self.fault_present(&at, &leaf, spare),
                 Entry::Parked(_) => Err(Need::Never(FaultError::Denied(addr))),
                 // An upper table that has just been unlinked: the next look does not find it.

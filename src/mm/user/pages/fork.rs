@@ -16,7 +16,7 @@ use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::Access;
 use crate::mm::page::Kind;
-use crate::mm::pgtable::{Gather, Table};
+use crate::mm::pgtable::{Count, Gather, Table};
 
 /// How a range is copied.
 #[derive(Clone, Copy)]
@@ -123,13 +123,15 @@ impl<H: UserHal> UserPages<H> {
         let (at, sharing) = (part.start(), how.sharing);
         let _entries = self.lock_entries(at);
         let (table, raw) = self.tables().lowest(at);
-        // Nobody else has the child.
+        if table.level() == Level::Pte {
+            // Nobody else has the child.
+            return match child.tables().last_entry(at) {
+                Some((copy, _, count)) => self.fork_entries(child, (table, copy, count), part, how, gather),
+                None => Ok(Left::Table),
+            };
+        }
         let (copy, below) = child.tables().lowest(at);
         match Format::<H>::decode(table.level(), raw) {
-            _ if table.level() == Level::Pte && copy.level() == Level::Pte => {
-                self.fork_entries(child, (table, copy), part, how, gather)
-            }
-            _ if table.level() == Level::Pte => Ok(Left::Table),
             Entry::Leaf(leaf) if leaf.level == LeafLevel::Pmd => {
                 let frames = Frames::new(self.hal());
                 let block = frames.block(Pfn::containing(leaf.phys));
@@ -158,7 +160,7 @@ impl<H: UserHal> UserPages<H> {
                     table.write(self.tables().mmu(), Level::Pmd.slot(at), entry);
                     gather.note(at, 1, LeafLevel::Pmd);
                 }
-                copy.write(child.tables().mmu(), Level::Pmd.slot(at), entry);
+                child.enter_block(at, entry);
                 let pages = leaf.level.size() >> PAGE_SHIFT;
                 if user {
                     child.count_anon(pages)
@@ -172,6 +174,14 @@ impl<H: UserHal> UserPages<H> {
             }
             // Nothing is there any more.
             _ => Ok(Left::Done),
+        }
+    }
+
+    /// Has this child, which nobody else has, a block where it has nothing in a table that is there.
+    fn enter_block(&self, at: VirtAddr, block: RawEntry) {
+        if let Some((table, count)) = self.tables().block_entries(at) {
+            count.add(self.tables().mmu(), 1);
+            table.write(self.tables().mmu(), Level::Pmd.slot(at), block);
         }
     }
 
@@ -194,7 +204,7 @@ impl<H: UserHal> UserPages<H> {
         if !frames.hold(head, 1) {
             return Err(PagesError::OutOfMemory);
         }
-        copy.write(child.tables().mmu(), Level::Pmd.slot(at), raw);
+        child.enter_block(at, raw);
         child.count_anon(leaf.level.size() >> PAGE_SHIFT);
         Ok(Left::Done)
     }
@@ -202,7 +212,7 @@ impl<H: UserHal> UserPages<H> {
     fn fork_entries<F: FrameSource>(
         &self,
         child: &Self,
-        (table, copy): (Table, Table),
+        (table, copy, count): (Table, Table, Count),
         part: VirtRange,
         how: How,
         gather: &mut Gather<'_, H::Mmu, F>,
@@ -213,7 +223,7 @@ impl<H: UserHal> UserPages<H> {
         let private = how.sharing == Sharing::Private;
         let first = part.start().align_down(LeafLevel::Pmd.size()).get();
         let (mut anon, mut mapped) = (0_u64, 0_u64);
-        let (mut result, mut notes, mut alone) = (Ok(Left::Done), Notes::new(), None);
+        let (mut result, mut notes, mut alone, mut others) = (Ok(Left::Done), Notes::new(), None, 0_u64);
         for slot in run_of(part).slots() {
             let mut raw = table.read(mmu, slot);
             let (plain, pfn) = (without_address::<Format<H>>(raw), Format::<H>::frame_of(raw));
@@ -237,6 +247,7 @@ impl<H: UserHal> UserPages<H> {
                         raw = entry;
                         anon += u64::from(counted == Some(Counted::Anon));
                         mapped += u64::from(counted == Some(Counted::Mapped));
+                        others += u64::from(matches!(counted, None | Some(Counted::Zero)));
                     }
                     Err(Unshared::Pinned) => {
                         result = Ok(Left::Pinned(here));
@@ -251,6 +262,7 @@ impl<H: UserHal> UserPages<H> {
             copy.write(mmu, slot, raw);
         }
         notes.hand_on(gather);
+        count.add(child.tables().mmu(), crate::addr::to_usize(anon + mapped + others));
         child.count_anon(anon);
         child.count_mapped(mapped);
         result
@@ -313,8 +325,8 @@ impl<H: UserHal> UserPages<H> {
             Entry::Leaf(leaf) | Entry::Parked(leaf) => Some(leaf),
             _ => None,
         };
-        let (copy, below) = child.tables().lowest(at);
-        let Some(leaf) = leaf.filter(|_| copy.level() == Level::Pte && below.is_absent()) else {
+        let copy = child.tables().last_entry(at).filter(|(_, below, _)| below.is_absent());
+        let (Some(leaf), Some((copy, _, count))) = (leaf, copy) else {
             // It went meanwhile.
             frames.put(Pfn::containing(frames.phys(page)));
             return Ok(());
@@ -323,6 +335,7 @@ impl<H: UserHal> UserPages<H> {
         frames.copy(from, frames.phys(page), 1);
         let entry = child.own_leaf(leaf.prot, page, &frames);
         let entry = if Format::<H>::is_parked(raw) { Format::<H>::park(entry) } else { entry };
+        count.add(child.tables().mmu(), 1);
         copy.write(child.tables().mmu(), Level::Pte.slot(at), entry);
         child.count_anon(1);
         Ok(())

@@ -127,12 +127,6 @@ impl<'h, H: UserHal> Frames<'h, H> {
         self.map().get(page).next()
     }
 
-    /// Notes the address at which a page will be mapped.
-    #[inline]
-    pub(super) fn note_place(&self, page: Page, at: VirtAddr) {
-        self.map().get(page).set_next(place_of(at));
-    }
-
     /// Whether a block of user memory is mapped by one leaf and nobody else uses it.
     #[inline]
     pub(super) fn is_sole(&self, head: Page, state: PageState) -> bool {
@@ -269,7 +263,7 @@ impl<'h, H: UserHal> Frames<'h, H> {
 
     /// [`Frames::put`] of many.
     #[inline(never)]
-    pub(super) fn put_all(&self, batch: &mut PageBatch<BATCH>, dropped: &mut Dropped) {
+    pub(super) fn put_all<const N: usize>(&self, batch: &mut PageBatch<N>, dropped: &mut Dropped) {
         loop {
             let before = batch.pages().len();
             self.pages().free_claimed_bulk(batch, Kind::User);
@@ -298,6 +292,12 @@ impl<H: UserHal> Kept<H> {
             Some(page) => Some(page),
             None => find_far(self.0, pfn),
         }
+    }
+
+    /// Notes the address at which a page will be mapped.
+    #[inline(always)]
+    pub(super) fn note_place(&self, page: Page, at: VirtAddr) {
+        self.0.get(page).set_next(place_of(at));
     }
 
     /// Takes a reference to the user block of any order whose first page this frame is, if nobody has pinned it: the fast path

@@ -43,11 +43,17 @@ impl<H: UserHal> UserPages<H> {
             return Err(PagesError::SharedExecutable);
         }
         self.carve(range, gfp)?;
+        self.protect_cut(range, access, sharing);
+        Ok(())
+    }
+
+    /// [`Self::protect`] where the edges of `range` are edges of leaves, and its code is not shared.
+    pub(in crate::mm::user) fn protect_cut(&self, range: VirtRange, access: Access, sharing: Sharing) {
+        let area = Backing { range, access, sharing, largest: Order::ZERO };
         let frames = self.hal().frames(Gfp::ATOMIC);
         let mut gather = self.tables().gather(&frames);
         self.each_part(range, |part| self.protect_part(part, &area, &mut gather));
         gather.flush();
-        Ok(())
     }
 
     /// Keeps everything that `range` maps from every access, and keeps the pages (Linux: `PROT_NONE`): their entries are
@@ -61,11 +67,16 @@ impl<H: UserHal> UserPages<H> {
     pub fn park(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
         self.admit(range)?;
         self.carve(range, gfp)?;
+        self.park_cut(range);
+        Ok(())
+    }
+
+    /// [`Self::park`] where the edges of `range` are edges of leaves.
+    pub(in crate::mm::user) fn park_cut(&self, range: VirtRange) {
         let frames = self.hal().frames(Gfp::ATOMIC);
         let mut gather = self.tables().gather(&frames);
         self.each_part(range, |part| self.park_part(part, &mut gather));
         gather.flush();
-        Ok(())
     }
 
     fn park_part<F: FrameSource>(&self, part: VirtRange, gather: &mut Gather<'_, H::Mmu, F>) {
@@ -114,18 +125,49 @@ impl<H: UserHal> UserPages<H> {
         };
         let (one, other) = (ordinary::<Format<H>>(one), ordinary::<Format<H>>(other));
         let (unusual, may_write) = (area.access == Access::Execute, area.access == Access::ReadWrite);
+        let run = run_of(part);
+        let (mut changed, mut rest, mut alone) = (false, unusual, None);
+        if !unusual {
+            table.change_each(mmu, run, |raw| {
+                let plain = without_address::<Format<H>>(raw);
+                if (plain == one || plain == other)
+                    && (!may_write || kept.is_sole(Format::<H>::frame_of(raw), &mut alone))
+                {
+                    changed = true;
+                    return Some(RawEntry::new(raw.get() ^ plain.get() ^ wanted.get()));
+                }
+                rest |= plain != wanted && !raw.is_absent();
+                None
+            });
+        }
+        if changed {
+            // All between the first page and the last together: what is not there between them is in no TLB.
+            let is_there = |slot: &Slot| !table.read(mmu, *slot).is_absent();
+            let first = run.slots().take_while(|slot| !is_there(slot)).count();
+            let behind = run.slots().rev().take_while(|slot| !is_there(slot)).count();
+            let start = VirtAddr::new(part.start().get() + first as u64 * PAGE_SIZE);
+            gather.note(start, (run.count() - first - behind) as u64, LeafLevel::Pte);
+        }
+        if rest {
+            self.protect_rest(table, part, area, gather);
+        }
+    }
+
+    /// Gives those entries of a part that have no usual permission their new one.
+    #[cold]
+    fn protect_rest<F: FrameSource>(
+        &self,
+        table: Table,
+        part: VirtRange,
+        area: &Backing,
+        gather: &mut Gather<'_, H::Mmu, F>,
+    ) {
+        let (mmu, wanted) = (self.tables().mmu(), ordinary::<Format<H>>(area.access));
         // Pages from `first` to `here` have changed.
-        let (mut first, mut here, mut restored, mut alone) = (part.start(), part.start(), false, None);
+        let (mut first, mut here, mut restored) = (part.start(), part.start(), false);
         for slot in run_of(part).slots() {
             let (raw, next) = (table.read(mmu, slot), VirtAddr::new(here.get() + PAGE_SIZE));
-            let plain = without_address::<Format<H>>(raw);
-            let usual = (plain == one || plain == other)
-                && !unusual
-                && (!may_write || kept.is_sole(Format::<H>::frame_of(raw), &mut alone));
-            let outcome = if usual {
-                table.write(mmu, slot, RawEntry::new(raw.get() ^ plain.get() ^ wanted.get()));
-                Outcome::Changed
-            } else if plain == wanted || raw.is_absent() {
+            let outcome = if raw.is_absent() || without_address::<Format<H>>(raw) == wanted {
                 Outcome::Same
             } else {
                 self.protect_unusual(table, (slot, here), raw, area)

@@ -44,6 +44,12 @@ impl<H: UserHal> UserPages<H> {
         let target = self.admit_move(from, to)?;
         self.carve(from, gfp)?;
         self.carve(target, gfp)?;
+        self.relocate_cut(from, to, gfp)
+    }
+
+    /// [`Self::relocate_over`] where the edges of both ranges are edges of leaves.
+    pub(in crate::mm::user) fn relocate_cut(&self, from: VirtRange, to: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
+        let target = self.admit_move(from, to)?;
         self.prepare_target(from, target, gfp)?;
         self.zap_all(target);
         self.move_all(from, target)?;
@@ -126,8 +132,10 @@ impl<H: UserHal> UserPages<H> {
         let (slot, target) = (Level::Pmd.slot(part.start()), Level::Pmd.slot(there));
         // Nothing is linked meanwhile, and upper tables stay.
         let _structure = self.lock_structure();
-        let vacant = tables.block_level(there).filter(|table| table.read(mmu, target).is_absent());
-        let (Some(place), Some(source)) = (vacant, tables.block_level(part.start())) else { return false };
+        let vacant = tables.block_entries(there).filter(|(table, _)| table.read(mmu, target).is_absent());
+        let (Some((place, more)), Some((source, fewer))) = (vacant, tables.block_entries(part.start())) else {
+            return false;
+        };
         if source.descend(mmu, slot).is_ok() {
             let taken = {
                 let _entries = self.lock_entries(part.start());
@@ -149,13 +157,18 @@ impl<H: UserHal> UserPages<H> {
         let block = {
             let _entries = self.lock_entries(part.start());
             let raw = source.read(mmu, slot);
+            if raw.is_absent() {
+                return true;
+            }
             source.write(mmu, slot, RawEntry::ABSENT);
+            fewer.take(mmu, 1);
             if Format::<H>::is_valid(raw) {
                 tables.flush_leaf(part.start(), LeafLevel::Pmd);
             }
             raw
         };
         let _entries = self.lock_entries(there);
+        more.add(mmu, 1);
         place.write(mmu, target, block);
         mmu.publish();
         true
@@ -171,13 +184,14 @@ impl<H: UserHal> UserPages<H> {
             let Some(chunk) = VirtRange::from_size(at, pages * PAGE_SIZE) else { break };
             at = chunk.end();
             let mut taken = [RawEntry::ABSENT; MOVED];
-            if !self.take_entries(chunk, &mut taken) {
+            let entries = self.take_entries(chunk, &mut taken);
+            if entries == 0 {
                 continue;
             }
             let whole = VirtRange::from_size(target, chunk.size()).unwrap_or_default();
-            if !self.give_entries(whole, &taken) {
+            if !self.give_entries(whole, &taken, entries) {
                 // Somebody has freed the tables that were made for this.
-                let back = self.give_entries(chunk, &taken);
+                let back = self.give_entries(chunk, &taken, entries);
                 debug_assert!(back, "entries go back where they were");
                 return Err(PagesError::OutOfMemory);
             }
@@ -185,15 +199,13 @@ impl<H: UserHal> UserPages<H> {
         Ok(())
     }
 
-    /// Takes the entries of a chunk out, flushed; whether there were any.
-    fn take_entries(&self, chunk: VirtRange, taken: &mut [RawEntry; MOVED]) -> bool {
+    /// Takes the entries of a chunk out, flushed; how many there were.
+    fn take_entries(&self, chunk: VirtRange, taken: &mut [RawEntry; MOVED]) -> usize {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(chunk.start());
-        let (table, _) = tables.lowest(chunk.start());
         let run = run_of(chunk);
-        if table.level() != Level::Pte || table.is_empty(mmu, run) {
-            return false;
-        }
+        let found = tables.last_entry(chunk.start()).filter(|(table, ..)| !table.is_empty(mmu, run));
+        let Some((table, _, count)) = found else { return 0 };
         let mut at = chunk.start();
         for slot in run.slots() {
             self.unfold_if_grouped(table, slot, at);
@@ -201,26 +213,27 @@ impl<H: UserHal> UserPages<H> {
         }
         table.invalidate_each(mmu, run);
         tables.flush_leaves(chunk.start(), run.count() as u64, LeafLevel::Pte);
-        let mut places = taken.iter_mut();
+        let (mut places, mut entries) = (taken.iter_mut(), 0);
         table.read_each(mmu, run, |raw| {
             if let Some(place) = places.next() {
+                entries += usize::from(!raw.is_absent());
                 let stays = raw.is_absent() || raw == Format::<H>::GUARD || Format::<H>::is_parked(raw);
                 *place = if stays { raw } else { Format::<H>::revalidate(raw) };
             }
         });
         table.clear(mmu, run);
-        true
+        count.take(mmu, entries);
+        entries
     }
 
-    /// Writes entries where nothing is; whether there is a table for them.
-    fn give_entries(&self, chunk: VirtRange, taken: &[RawEntry; MOVED]) -> bool {
+    /// Writes so many entries, and absent ones between them, where nothing is; whether there is a table for them.
+    fn give_entries(&self, chunk: VirtRange, taken: &[RawEntry; MOVED], entries: usize) -> bool {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(chunk.start());
-        let (table, _) = tables.lowest(chunk.start());
         let run: Run = run_of(chunk);
-        if table.level() != Level::Pte || !table.is_empty(mmu, run) {
-            return false;
-        }
+        let found = tables.last_entry(chunk.start()).filter(|(table, ..)| table.is_empty(mmu, run));
+        let Some((table, _, count)) = found else { return false };
+        count.add(mmu, entries);
         table.write_each(mmu, run, taken.get(..run.count()).unwrap_or_default(), Some);
         mmu.publish();
         true

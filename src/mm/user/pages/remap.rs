@@ -11,7 +11,7 @@ use super::{PagesError, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, PHYS_SHIFT_MAX, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{EntryFormat, RawEntry};
-use crate::hal::level::{LeafLevel, Level};
+use crate::hal::level::LeafLevel;
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, MemoryType, Prot};
 use crate::mm::page::{Kind, Page};
@@ -130,14 +130,16 @@ impl<H: UserHal> UserPages<H> {
     ) -> Result<(), PagesError> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(part.start());
-        let (table, _) = tables.lowest(part.start());
         let run = run_of(part);
-        if table.level() != Level::Pte || !table.is_empty(mmu, run) {
-            return Err(PagesError::Occupied(part.start()));
-        }
+        let found = tables.last_entry(part.start()).filter(|(table, ..)| table.is_empty(mmu, run));
+        let Some((table, _, count)) = found else { return Err(PagesError::Occupied(part.start())) };
+        count.add(mmu, run.count());
         for (slot, index) in run.slots().zip(first..) {
             // Found before, when it was held.
-            let Some(pfn) = (frames.frame_of)(index) else { continue };
+            let Some(pfn) = (frames.frame_of)(index) else {
+                count.take(mmu, 1);
+                continue;
+            };
             let leaf = Format::<H>::leaf_with(attributes, LeafLevel::Pte, pfn.start(), false);
             table.write(mmu, slot, if parked { Format::<H>::park(leaf) } else { leaf });
         }

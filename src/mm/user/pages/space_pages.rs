@@ -9,7 +9,7 @@ use super::{FaultError, PagesError, UserHal, class};
 use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat};
-use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::level::{LeafLevel, Run};
 use crate::hal::mmu::{Asid, Mmu};
 use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
@@ -167,9 +167,9 @@ impl<H: UserHal> UserPages<H> {
     /// Links the tables that are missing on the way to the entry of `level` for `at`, from the spare ones; gets more
     /// of those until it can. A leaf that is in the way stays.
     pub(super) fn grow(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
-        let found = self.tables.look(|| self.tables.lowest(at)).0.level();
-        let missing = (level.level() as usize).saturating_sub(found as usize);
-        if missing == 0 {
+        let (found, raw) = self.tables.look(|| self.tables.lowest(at));
+        let missing = (level.level() as usize).saturating_sub(found.level() as usize);
+        if missing == 0 || Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw) {
             return Ok(());
         }
         spare.get_tables(missing)?;
@@ -224,30 +224,20 @@ impl<H: UserHal> UserPages<H> {
         let frames = self.hal.frames(Gfp::ATOMIC);
         let mut gather = self.tables.gather(&frames);
         let mut upper = false;
-        for level in [Level::Pmd, Level::Pud, Level::Pgd] {
-            let Some(lowest) = hole.start().align_up(level.size()) else { continue };
-            let mut at = emptied.start().align_down(level.size()).max(lowest);
-            let end = emptied.end().align_up(level.size()).unwrap_or(hole.end()).min(hole.end());
-            while let Some(part) = self.tables.next_part_of(at, end, level) {
-                let _structure = self.lock_structure();
-                at = part;
-                for _ in 0..REAPED {
-                    let Some(next) = at.checked_add(level.size()).filter(|next| *next <= end) else { break };
-                    let _entries = (level == Level::Pmd).then(|| self.lock_entries(at));
-                    let unlinked = self.tables.unlink_empty(at, level, &mut gather);
-                    upper |= unlinked && level != Level::Pmd;
-                    at = next;
-                    // The search passes what is absent, or in use, faster than one look at each.
-                    if !unlinked {
-                        break;
-                    }
-                }
-                // Before another table can be linked in the same place: a CPU may have this one cached.
-                gather.complete();
-                if at == part {
+        let mut at = emptied.start().align_down(PMD_SIZE).max(hole.start());
+        let end = emptied.end().align_up(PMD_SIZE).unwrap_or(hole.end()).min(hole.end());
+        while at < end {
+            let _structure = self.lock_structure();
+            for _ in 0..REAPED {
+                let unlinked = self.tables.unlink_emptied((at, end), hole, &mut gather, || self.lock_entries(at));
+                upper |= unlinked.upper;
+                at = unlinked.next.unwrap_or(end);
+                if at >= end {
                     break;
                 }
             }
+            // Before another table can be linked in the same place: a CPU may have this one cached.
+            gather.complete();
         }
         if upper {
             self.wait_for_descents();
@@ -265,8 +255,8 @@ impl<H: UserHal> UserPages<H> {
         let mut leaving = Leaving::new(&*hal);
         let mmu = hal.mmu();
         tables.raze(&source, |last| match last {
-            Last::Entries(table) => {
-                leaving.add_entries(table, &mmu, Run::TABLE);
+            Last::Entries(table, live) => {
+                leaving.add_entries(table, &mmu, Run::TABLE, live);
             }
             Last::Block(level, raw) => {
                 if let Entry::Leaf(leaf) | Entry::Parked(leaf) = Format::<H>::decode(level, raw) {

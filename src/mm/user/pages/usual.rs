@@ -5,6 +5,7 @@
 use super::frame::{Dropped, Frames};
 use super::hal::Format;
 use super::space_pages::UserPages;
+use super::spare::Spare;
 use super::{Backing, FaultError, Handled, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
@@ -156,6 +157,13 @@ impl<H: UserHal> UserPages<H> {
         refused: bool,
     ) -> Result<Option<Handled>, FaultError> {
         let frames = Frames::new(self.hal());
+        // Where nothing is, as was guessed, it is the table that is missing.
+        if let Some((zeroed, true)) = page
+            && let Err(error) = self.grow(at, LeafLevel::Pte, &Spare::new(self.hal(), gfp, Order::ZERO))
+        {
+            frames.discard(zeroed);
+            return Err(error);
+        }
         for _ in 0..LOOKS {
             let plan = match self.carry_out(at, area, page, &frames) {
                 Carried::Out(handled) => return Ok(Some(handled)),
@@ -186,14 +194,12 @@ impl<H: UserHal> UserPages<H> {
     fn fill_absent(&self, at: VirtAddr, page: Page, frames: &Frames<'_, H>) -> Option<Handled> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(at);
-        let (table, raw) = tables.lowest(at);
-        if table.level() != Level::Pte || !raw.is_absent() {
-            return None;
-        }
+        let (table, _, count) = tables.last_entry(at).filter(|(_, raw, _)| raw.is_absent())?;
         frames.claim(page, at);
         let leaf = ordinary::<Format<H>>(Access::ReadWrite).get() | frames.pfn(page).start().get();
         // The zeroes are visible to every CPU before the entry is.
         mmu.publish_table();
+        count.add(mmu, 1);
         table.write(mmu, Level::Pte.slot(at), RawEntry::new(leaf));
         mmu.publish();
         self.count_anon(1);
@@ -227,10 +233,7 @@ impl<H: UserHal> UserPages<H> {
     fn carry_out(&self, at: VirtAddr, area: &Backing, page: Option<(Page, bool)>, frames: &Frames<'_, H>) -> Carried {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(at);
-        let (table, raw) = tables.lowest(at);
-        if table.level() != Level::Pte {
-            return Carried::Unusual;
-        }
+        let Some((table, raw, count)) = tables.last_entry(at) else { return Carried::Unusual };
         let Some(plan) = self.plan(raw, area, frames) else { return Carried::Unusual };
         let (slot, old) = (Level::Pte.slot(at), Format::<H>::frame_of(raw));
         let leaf = |pfn: Pfn| RawEntry::new(ordinary::<Format<H>>(Access::ReadWrite).get() | pfn.start().get());
@@ -262,6 +265,8 @@ impl<H: UserHal> UserPages<H> {
             // Break-before-make: the leaf maps another frame from now on.
             table.write(mmu, slot, RawEntry::ABSENT);
             tables.flush_leaf(at, LeafLevel::Pte);
+        } else {
+            count.add(mmu, 1);
         }
         // The content is visible to every CPU before the entry is.
         mmu.publish_table();
@@ -295,11 +300,9 @@ impl<H: UserHal> UserPages<H> {
             return None;
         }
         let _entries = self.lock_entries(at);
-        let (table, raw) = tables.lowest(at);
-        if table.level() != Level::Pte || !raw.is_absent() {
-            return None;
-        }
+        let (table, _, count) = tables.last_entry(at).filter(|(_, raw, _)| raw.is_absent())?;
         let zero = self.hal().zero_page().start();
+        count.add(mmu, 1);
         table.write(mmu, Level::Pte.slot(at), Format::<H>::leaf(LeafLevel::Pte, zero, area.read_prot(), false));
         mmu.publish();
         Some(Handled::ZeroPage)

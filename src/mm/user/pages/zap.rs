@@ -10,9 +10,22 @@ use super::spare::Spare;
 use super::{PagesError, UserHal};
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
-use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
+use crate::hal::entry::{Entry, EntryFormat, RawEntry};
 use crate::hal::level::{ENTRIES, LeafLevel, Level, Run, Slot};
-use crate::mm::pgtable::Table;
+use crate::mm::pgtable::{Count, Table};
+
+/// The part of a range that stays when its pages go.
+#[derive(Clone, Copy)]
+struct Left {
+    /// Guard pages stay.
+    guards: bool,
+    /// Tables stay that do not lie in it.
+    hole: VirtRange,
+}
+
+impl Left {
+    const TABLES: Self = Self { guards: false, hole: VirtRange::EMPTY };
+}
 
 impl<H: UserHal> UserPages<H> {
     /// Unmaps `range`: when it returns, no CPU reaches what was there, the frames that nobody else has are free, and so are
@@ -26,13 +39,21 @@ impl<H: UserHal> UserPages<H> {
     /// table that it is split into. Nothing has changed then.
     pub fn unmap(&self, range: VirtRange, hole: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
         self.admit(range)?;
-        if self.is_bare(range, hole) {
-            return Ok(());
+        if !self.is_bare(range, hole) {
+            self.carve(range, gfp)?;
+            self.unmap_cut(range, hole);
         }
-        self.carve(range, gfp)?;
-        self.zap(range, false);
-        self.reap_around(range, if hole.contains_range(range) { hole } else { range });
         Ok(())
+    }
+
+    /// [`Self::unmap`] where the edges of `range` are edges of leaves.
+    pub(in crate::mm::user) fn unmap_cut(&self, range: VirtRange, hole: VirtRange) {
+        if self.is_bare(range, hole) {
+            return;
+        }
+        let hole = if hole.contains_range(range) { hole } else { range };
+        self.zap(range, Left { guards: false, hole });
+        self.reap_around(range, hole);
     }
 
     /// Whether nothing is mapped in `range`, and no table can lie in `hole` as a whole that translates some of it: one descent.
@@ -57,8 +78,13 @@ impl<H: UserHal> UserPages<H> {
     pub fn discard(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
         self.admit(range)?;
         self.carve(range, gfp)?;
-        self.zap(range, true);
+        self.discard_cut(range);
         Ok(())
+    }
+
+    /// [`Self::discard`] where the edges of `range` are edges of leaves.
+    pub(in crate::mm::user) fn discard_cut(&self, range: VirtRange) {
+        self.zap(range, Left { guards: true, ..Left::TABLES });
     }
 
     /// Makes every page of `range` a guard page, whose access is [`FaultError::Guard`](super::FaultError::Guard), and frees
@@ -85,14 +111,15 @@ impl<H: UserHal> UserPages<H> {
         while at < range.end() {
             let end = part_end(at, range.end());
             let part = VirtRange::new(at, end).unwrap_or_default();
+            let (mmu, run) = (self.tables().mmu(), run_of(part));
             let _entries = self.lock_entries(at);
-            let (table, _) = self.tables().lowest(at);
-            if table.level() != Level::Pte {
+            let Some((table, _, count)) = self.tables().last_entry(at) else {
                 // Somebody changes this range as well.
                 return Err(PagesError::OutOfMemory);
-            }
-            self.zap_entries(table, part, false);
-            table.fill(self.tables().mmu(), run_of(part), Format::<H>::GUARD, 0);
+            };
+            self.zap_entries((table, count), part, false);
+            count.add(mmu, run.count());
+            table.fill(mmu, run, Format::<H>::GUARD, 0);
             at = end;
         }
         Ok(())
@@ -101,13 +128,13 @@ impl<H: UserHal> UserPages<H> {
     fn remove_guards(&self, part: VirtRange) {
         let _entries = self.lock_entries(part.start());
         let mmu = self.tables().mmu();
-        let (table, _) = self.tables().lowest(part.start());
-        if table.level() == Level::Pte {
-            for slot in run_of(part).slots() {
-                if table.read(mmu, slot) == Format::<H>::GUARD {
-                    table.write(mmu, slot, RawEntry::ABSENT);
-                }
+        if let Some((table, _, count)) = self.tables().last_entry(part.start()) {
+            let mut removed = 0;
+            for slot in run_of(part).slots().filter(|slot| table.read(mmu, *slot) == Format::<H>::GUARD) {
+                table.write(mmu, slot, RawEntry::ABSENT);
+                removed += 1;
             }
+            count.take(mmu, removed);
         }
     }
 
@@ -168,39 +195,86 @@ impl<H: UserHal> UserPages<H> {
 
     /// Everything in `range`, whose edges are edges of leaves.
     pub(super) fn zap_all(&self, range: VirtRange) {
-        self.zap(range, false);
+        self.zap(range, Left::TABLES);
     }
 
-    fn zap(&self, range: VirtRange, keep_guards: bool) {
-        self.each_part(range, |part| self.zap_part(part, keep_guards));
+    fn zap(&self, range: VirtRange, left: Left) {
+        self.each_part(range, |part| self.zap_part(part, left));
     }
 
-    fn zap_part(&self, part: VirtRange, keep_guards: bool) {
-        let _entries = self.lock_entries(part.start());
-        let (table, raw) = self.tables().lowest(part.start());
-        match Format::<H>::decode(table.level(), raw) {
-            _ if table.level() == Level::Pte => self.zap_entries(table, part, keep_guards),
-            // One that reaches beyond the part was mapped after the edges were made edges: it stays.
-            Entry::Leaf(leaf) | Entry::Parked(leaf) if part.size() == leaf.level.size() => {
-                self.zap_block(table, part.start(), &leaf);
+    fn zap_part(&self, part: VirtRange, left: Left) {
+        if part.size() >= PMD_SIZE / 2 && self.zap_table(part, left.hole) {
+            return;
+        }
+        loop {
+            let entries = self.lock_entries(part.start());
+            if let Some((table, _, count)) = self.tables().last_entry(part.start()) {
+                return self.zap_entries((table, count), part, left.guards);
             }
-            _ => {}
+            drop(entries);
+            // One that reaches beyond the part was mapped after the edges were made edges: it stays.
+            if part.size() != PMD_SIZE || self.zap_block(part.start()) {
+                return;
+            }
         }
     }
 
-    fn zap_block(&self, table: Table, start: VirtAddr, leaf: &Leaf) {
-        table.write(self.tables().mmu(), table.level().slot(start), RawEntry::ABSENT);
+    /// Frees all that a table maps, and the table, if it lies in `hole` and all its entries are those of `part`, which is most
+    /// of it: whether it did. No entry is changed. Nobody is kept waiting while the frames are freed.
+    fn zap_table(&self, part: VirtRange, hole: VirtRange) -> bool {
+        let (tables, run, start) = (self.tables(), run_of(part), part.start().align_down(PMD_SIZE));
+        let mmu = tables.mmu();
+        if !VirtRange::from_size(start, PMD_SIZE).is_some_and(|span| hole.contains_range(span)) {
+            return false;
+        }
+        let (taken, live) = {
+            let _structure = self.lock_structure();
+            let _entries = self.lock_entries(start);
+            let Some((table, _, count)) = tables.last_entry(start) else { return false };
+            let live = count.get(mmu);
+            let below = Run::from_slot(Slot::FIRST, run.first().get() as u64);
+            let above = Slot::new(run.first().get() + run.count()).map(|slot| Run::from_slot(slot, ENTRIES as u64));
+            if live == 0 || !table.is_empty(mmu, below) || above.is_some_and(|above| !table.is_empty(mmu, above)) {
+                return false;
+            }
+            (tables.take_table(start), live)
+        };
+        let Some((taken, flushed)) = taken else { return false };
+        // No CPU reaches the frames any more, nor the table.
+        let mut leaving = Leaving::new(self.hal());
+        leaving.add_entries(taken.table(), mmu, run, live);
+        tables.free_taken(taken, flushed, &self.hal().frames(Gfp::ATOMIC));
+        self.count_dropped(leaving.finish());
+        true
+    }
+
+    /// Frees the block at `start`; whether there is no table. If there is nothing, so be it.
+    fn zap_block(&self, start: VirtAddr) -> bool {
+        // The entries of a table of blocks are counted under this lock.
+        let _structure = self.lock_structure();
+        let _entries = self.lock_entries(start);
+        let Some((table, count)) = self.tables().block_entries(start) else { return true };
+        let (mmu, slot) = (self.tables().mmu(), Level::Pmd.slot(start));
+        let leaf = match Format::<H>::decode(Level::Pmd, table.read(mmu, slot)) {
+            Entry::Leaf(leaf) | Entry::Parked(leaf) => leaf,
+            // A block that has been split since.
+            Entry::Table(_) => return false,
+            _ => return true,
+        };
+        table.write(mmu, slot, RawEntry::ABSENT);
+        count.take(mmu, 1);
         self.tables().flush_leaf(start, leaf.level);
         let mut leaving = Leaving::new(self.hal());
         leaving.add_block(Pfn::containing(leaf.phys), leaf.level.size() >> PAGE_SHIFT);
         self.count_dropped(leaving.finish());
+        true
     }
 
     /// Frees what the entries of `part` map. Under their lock.
-    fn zap_entries(&self, table: Table, part: VirtRange, keep_guards: bool) {
+    fn zap_entries(&self, (table, count): (Table, Count), part: VirtRange, keep_guards: bool) {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
-        let run = run_of(part);
-        if table.is_empty(mmu, run) {
+        let (run, live) = (run_of(part), count.get(mmu));
+        if live == 0 || table.is_empty(mmu, run) {
             return;
         }
         self.cut_groups(table, part);
@@ -208,17 +282,20 @@ impl<H: UserHal> UserPages<H> {
         tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
         // No CPU reaches the frames any more.
         let mut leaving = Leaving::new(self.hal());
-        let guards = leaving.add_entries(table, mmu, run);
-        if guards && keep_guards {
+        let seen = leaving.add_entries(table, mmu, run, live);
+        let mut gone = seen.found;
+        if keep_guards && seen.guards != 0 {
             for slot in run.slots() {
                 if table.read(mmu, slot) != Format::<H>::GUARD {
                     table.write(mmu, slot, RawEntry::ABSENT);
                 }
             }
+            gone -= seen.guards;
         } else {
             // No barrier: walkers do not tell invalid entries apart.
             table.clear(mmu, run);
         }
+        count.take(mmu, gone);
         self.count_dropped(leaving.finish());
     }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::super::error::{AllocError, FreeError};
-use super::super::pcp::zone_of;
+use super::super::pcp::{PcpRoom, zone_of};
 use super::super::{PageAllocator, PageHal};
 use crate::addr::Order;
 use crate::gfp::{Gfp, ZoneType};
@@ -50,33 +50,89 @@ impl<const N: usize> PageBatch<N> {
     pub(in crate::mm) const fn room(&self) -> usize {
         N.saturating_sub(self.len)
     }
-
-    /// Adds pages of the caller's, which `from` puts one after another.
-    #[inline(always)]
-    pub(in crate::mm) fn fill(&mut self, from: impl FnOnce(&mut Places<'_>)) {
-        let mut places = Places(self.pages.get_mut(self.len..).unwrap_or_default().iter_mut());
-        let before = places.0.len();
-        from(&mut places);
-        // INVARIANT: BATCH-1: no more than there was room for.
-        self.len += before - places.0.len();
-    }
-}
-
-/// Places of a batch that are filled one after another.
-pub(in crate::mm) struct Places<'b>(core::slice::IterMut<'b, Page>);
-
-impl Places<'_> {
-    /// Adds a page of the caller's; whether there was room for it.
-    #[must_use = "a page that does not fit is still the caller's"]
-    #[inline(always)]
-    pub(in crate::mm) fn put(&mut self, page: Page) -> bool {
-        self.0.next().map(|place| *place = page).is_some()
-    }
 }
 
 impl<const N: usize> Default for PageBatch<N> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Pages of which a reference is dropped one after another: [`PageAllocator::begin_freeing`].
+#[must_use = "interrupts are masked until its end"]
+pub(in crate::mm) struct Freeing<'p, H: PageHal> {
+    hal: &'p H,
+    saved: H::Saved,
+    local: &'p H::Local,
+    map: H::Map,
+    /// The state of each before, and after.
+    state: PageState,
+    then: PageState,
+    /// Others have references to each, and no list gets it.
+    shared: bool,
+    list: usize,
+    room: PcpRoom<'p>,
+}
+
+/// The next owner of such pages, once their reference is dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::mm) enum Way {
+    /// The list of this CPU.
+    List,
+    /// The reserve behind it.
+    Reserve,
+    /// The others that have references.
+    Others,
+    /// There is no short way.
+    None,
+}
+
+impl<H: PageHal> Freeing<'_, H> {
+    /// The way that the first of so many pages go, and how many do.
+    #[inline(always)]
+    pub(in crate::mm) fn way(&self, pages: usize) -> (Way, usize) {
+        if self.shared {
+            return (Way::Others, pages);
+        }
+        match (self.room.room_on_list(), self.room.room_in_reserve()) {
+            (0, 0) => (Way::None, pages),
+            (0, room) => (Way::Reserve, room.min(pages)),
+            (room, _) => (Way::List, room.min(pages)),
+        }
+    }
+
+    /// The CPU that changes the state has the page.
+    #[inline(always)]
+    fn change(map: H::Map, (state, then): (PageState, PageState), page: Page) -> bool {
+        map.get(page).exchange_here(state, then)
+    }
+
+    /// Drops a reference to a page that goes by [`Way::List`]: whether it could. If not, nothing has changed: the page is of
+    /// another state, or there is no room for it.
+    #[inline(always)]
+    pub(in crate::mm) fn give_list(&mut self, page: Page) -> bool {
+        let (map, states) = (self.map, (self.state, self.then));
+        self.room.put_on_list(page, || Self::change(map, states, page))
+    }
+
+    /// The same by [`Way::Reserve`], no more often than [`Freeing::way`] said.
+    #[inline(always)]
+    pub(in crate::mm) fn give_reserve(&mut self, page: Page) -> bool {
+        let (map, states) = (self.map, (self.state, self.then));
+        self.room.put_in_reserve(map, page, || Self::change(map, states, page))
+    }
+
+    /// The same by [`Way::Others`].
+    #[inline(always)]
+    pub(in crate::mm) fn give_others(&mut self, page: Page) -> bool {
+        Self::change(self.map, (self.state, self.then), page)
+    }
+
+    /// The lists have what they got.
+    #[inline(always)]
+    pub(in crate::mm) fn end(self) {
+        H::pages(self.local).set_room(self.list, self.room);
+        self.hal.restore(self.saved);
     }
 }
 
@@ -155,38 +211,42 @@ impl<H: PageHal> PageAllocator<H> {
         Ok(())
     }
 
-    /// Drops a reference to each of the last pages of a batch as long as they are alike: claimed as `kind` with an owner's
-    /// word of zero, each with this one reference, which frees it, or each with as many others. Those that do not fit on the
-    /// list of this CPU go to its reserve, as far as that takes them. The others stay in the batch: [`PageBatch::pop`] the
-    /// last one, and see what it is. Any context. Cost: nine instructions a page.
-    #[inline(always)]
+    /// Drops a reference to each of the last pages of a batch as long as they are alike, as [`Freeing`] does. The others stay in
+    /// the batch: [`PageBatch::pop`] the last one, and see what it is.
     pub(in crate::mm) fn free_claimed_bulk<const N: usize>(&self, batch: &mut PageBatch<N>, kind: Kind) {
+        let Some(last) = batch.pages().last() else { return };
+        let mut freeing = self.begin_freeing(*last, kind);
+        let mut free = |page: &&Page| match freeing.way(1).0 {
+            Way::List => freeing.give_list(**page),
+            Way::Reserve => freeing.give_reserve(**page),
+            Way::Others => freeing.give_others(**page),
+            Way::None => false,
+        };
+        let freed = batch.pages().iter().rev().take_while(&mut free).count();
+        freeing.end();
+        // INVARIANT: BATCH-1.
+        batch.len -= freed;
+    }
+
+    /// Begins to drop a reference to each of some pages that are like this one: claimed as `kind` with an owner's word of zero,
+    /// each with this one reference, which frees it, or each with as many others. Those that do not fit on the list of this CPU
+    /// go to its reserve, as far as that takes them. Interrupts are masked until [`Freeing::end`]. Any context. Cost: nine
+    /// instructions a page.
+    #[inline(always)]
+    pub(in crate::mm) fn begin_freeing(&self, like: Page, kind: Kind) -> Freeing<'_, H> {
         let saved = self.hal.save();
         let local = self.hal.local();
         let map = H::local_map(local);
-        let mut freed = 0;
-        if let Some(last) = batch.pages().last() {
-            let state = map.get(*last).state();
-            let list = state.claimed_list(kind);
-            if list < PageState::LISTS && state.order() == Order::ZERO {
-                let listed = PageState::on_pcp(list, Order::ZERO);
-                let take = |page| map.get(page).exchange_here(state, listed);
-                let pages = H::pages(local);
-                freed = pages.push_many(list, batch.pages(), take);
-                if freed < batch.len && !self.is_short(zone_of(list)) {
-                    let rest = batch.pages().get(..batch.len - freed).unwrap_or_default();
-                    freed += pages.push_to_reserve(map, list, rest, take);
-                }
-            } else if state.kind() == kind && state.references() > 1 {
-                let less = state.with_one_less();
-                // The flush has ordered what was done through the mapping before the free by the last owner.
-                let drops = |page: &&Page| map.get(**page).exchange_here(state, less);
-                freed = batch.pages().iter().rev().take_while(drops).count();
-            }
-        }
-        self.hal.restore(saved);
-        // INVARIANT: BATCH-1.
-        batch.len -= freed;
+        let state = map.get(like).state();
+        let list = state.claimed_list(kind);
+        let alone = list < PageState::LISTS && state.order() == Order::ZERO;
+        let shared = state.kind() == kind && state.references() > 1;
+        // No list has this number, and takes anything.
+        let list = if alone { list } else { PageState::LISTS };
+        let room = H::pages(local).room(list, alone && !self.is_short(zone_of(list)));
+        // Of pages with other owners the flush has ordered what was done through the mapping before the free by the last of them.
+        let then = if shared { state.with_one_less() } else { PageState::on_pcp(list, Order::ZERO) };
+        Freeing { hal: &self.hal, saved, local, map, state, then, shared, list, room }
     }
 
     /// Frees single pages that follow on as the block of `order` that they are together, if each is claimed as `kind` with one

@@ -10,4 +10,5 @@ mod raw_calls;
 mod sizes;
 
 pub use bulk::PageBatch;
+pub(in crate::mm) use bulk::{Freeing, Way};
 pub use might_sleep::SleepsInAtomic;

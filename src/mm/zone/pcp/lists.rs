@@ -249,6 +249,24 @@ impl<const SLOTS: usize> Lists<SLOTS> {
     }
 }
 
+impl<const SLOTS: usize> Lists<SLOTS> {
+    /// The slots on the hot end of a list that are free, as far as there is room.
+    #[inline(always)]
+    pub(super) fn room(&self, list: usize) -> &[AtomicU32] {
+        let control = self.control(list);
+        let slots = self.slots.get(list);
+        slots.and_then(|slots| slots.get(control.count() + 1..=control.count() + control.room())).unwrap_or_default()
+    }
+
+    /// Blocks have been put in all slots of [`Self::room`] but the last `left`.
+    #[inline(always)]
+    pub(super) fn set_room(&self, list: usize, left: usize) {
+        let before = self.control(list);
+        // INVARIANT: PCP-1, PCP-2: no more than there was room for.
+        self.set_control(list, before.with(before.count() + before.room() - left, left));
+    }
+}
+
 /// The lists of one order, whatever their length, for everything but the hot path.
 pub(in crate::mm::zone) trait PcpLists {
     /// Blocks on a list, and how many more it takes.

@@ -8,6 +8,7 @@ mod reserve;
 mod traffic;
 
 pub use pages::CpuPages;
+pub(super) use pages::PcpRoom;
 pub use traffic::Traffic;
 
 pub(super) use traffic::zone_of;

@@ -12,10 +12,11 @@
 
 use super::super::blocks::Corrupt;
 use super::lists::{Lists, PcpLists};
-use super::reserve::Reserve;
+use super::reserve::{Chain, Reserve};
 use super::traffic::{Traffic, zone_of};
 use crate::addr::{MAX_ORDER, Order};
 use crate::mm::page::{Page, PageMap, PageState, ZoneId};
+use core::slice::Iter;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 /// Slots of a list of single pages; a power of two, as all of them.
@@ -137,32 +138,27 @@ impl CpuPages {
         kept != 0
     }
 
-    /// Puts the last of `pages` in the reserve of a list of single pages that is full, as long as there is room and `mark`
-    /// agrees: how many. By its CPU, interrupts masked.
-    #[inline]
-    pub(in crate::mm::zone) fn push_to_reserve<M: PageMap>(
-        &self,
-        map: M,
-        list: usize,
-        pages: &[Page],
-        mut mark: impl FnMut(Page) -> bool,
-    ) -> usize {
+    /// A list of single pages and, if `keeps`, its reserve, to put pages there until [`CpuPages::set_room`]. By its CPU,
+    /// interrupts masked.
+    #[inline(always)]
+    pub(in crate::mm::zone) fn room(&self, list: usize, keeps: bool) -> PcpRoom<'_> {
+        let slots = self.pages.room(list);
         // A list that takes nothing at all is that of a machine that looks at every page.
-        let full = matches!(self.pages.level(list), (1.., 0));
-        let Some(reserve) = self.reserves.get(list).filter(|_| full) else { return 0 };
-        let mut chain = reserve.chain(PageState::on_pcp(list, Order::ZERO));
-        let room = reserve.room();
-        let mut kept = 0;
-        for page in pages.iter().rev().take(room as usize) {
-            if !mark(*page) {
-                break;
-            }
-            chain.push(map, *page);
-            kept += 1;
+        let keeps = keeps && (!slots.is_empty() || self.pages.level(list) != (0, 0));
+        let reserve = self.reserves.get(list);
+        let room = reserve.filter(|_| keeps).map_or(0, Reserve::room);
+        let state = PageState::on_pcp(list, Order::ZERO);
+        let chain = reserve.map_or(Chain::none(state), |reserve| reserve.chain(state));
+        PcpRoom { slots: slots.iter(), chain, room, kept: 0 }
+    }
+
+    /// The list and its reserve have what was put there.
+    #[inline(always)]
+    pub(in crate::mm::zone) fn set_room(&self, list: usize, room: PcpRoom<'_>) {
+        self.pages.set_room(list, room.slots.len());
+        if let Some(reserve) = self.reserves.get(list).filter(|_| room.kept != 0) {
+            reserve.set_chain(room.chain, reserve.count() + room.kept);
         }
-        #[expect(clippy::cast_possible_truncation, reason = "no more than there was room for")]
-        reserve.set_chain(chain, reserve.count() + kept as u32);
-        kept
     }
 
     /// Moves up to `pages` pages from the reserve to the hot end of its list: whether there was one. By its CPU,
@@ -299,6 +295,56 @@ impl CpuPages {
     /// Says that the pages have been given back for all requests up to this one.
     pub(in crate::mm::zone) fn answer_drain(&self, request: u32) {
         self.drains_answered.store(request, Ordering::Release);
+    }
+}
+
+/// A list of single pages with its reserve, while pages are put there.
+pub(in crate::mm::zone) struct PcpRoom<'l> {
+    /// Free slots of the list.
+    slots: Iter<'l, AtomicU32>,
+    chain: Chain,
+    /// Pages that the reserve takes, and that it got.
+    room: u32,
+    kept: u32,
+}
+
+impl PcpRoom<'_> {
+    /// Pages that the list still takes.
+    #[inline(always)]
+    pub(in crate::mm::zone) fn room_on_list(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Pages that the reserve still takes.
+    #[inline(always)]
+    pub(in crate::mm::zone) const fn room_in_reserve(&self) -> usize {
+        self.room.saturating_sub(self.kept) as usize
+    }
+
+    /// Puts a page on the list, if there is room and `mark` agrees; whether it did.
+    #[inline(always)]
+    pub(in crate::mm::zone) fn put_on_list(&mut self, page: Page, mark: impl FnOnce() -> bool) -> bool {
+        let Some(slot) = self.slots.as_slice().first().filter(|_| mark()) else { return false };
+        slot.store(page.index(), Ordering::Relaxed);
+        self.slots.next();
+        true
+    }
+
+    /// Puts a page in the reserve, if `mark` agrees; whether it did. No more often than there is room.
+    #[inline(always)]
+    pub(in crate::mm::zone) fn put_in_reserve<M: PageMap>(
+        &mut self,
+        map: M,
+        page: Page,
+        mark: impl FnOnce() -> bool,
+    ) -> bool {
+        debug_assert!(self.kept < self.room, "a reserve takes what it has room for");
+        let agreed = mark();
+        if agreed {
+            self.chain.push(map, page);
+            self.kept = self.kept.wrapping_add(1);
+        }
+        agreed
     }
 }
 

@@ -81,6 +81,11 @@ pub(in crate::mm::zone) struct Chain {
 }
 
 impl Chain {
+    /// No pages.
+    pub(super) const fn none(state: PageState) -> Self {
+        Self { first: 0, state }
+    }
+
     /// The page in front, if there is one.
     pub(in crate::mm::zone) const fn front(self) -> Page {
         Page::new(self.first)
