@@ -172,7 +172,7 @@ fn a_write_to_the_image_is_reported_with_its_section() {
 #[inline(never)]
 #[expect(unconditional_recursion, reason = "it ends where the stack does")]
 pub(crate) fn recurse(depth: u64) -> u64 {
-    let frame = black_box([depth; 32]);
+    let frame = black_box([depth; 40]);
     recurse(depth + 1) + frame.iter().sum::<u64>()
 }
 
@@ -352,7 +352,7 @@ ktest!(
     machine = "append=report=json",
     report = "\"cause\":\"stack overflow on the kernel stack of CPU 0 [0xffff",
     report = "\"function\":\"kernel::faults::recurse\"",
-    report = ",\"times\":9",
+    report = ",\"times\":7",
     exit = 1
 );
 fn an_overflow_is_a_line_of_json_with_its_recursion() {
