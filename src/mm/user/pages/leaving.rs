@@ -35,6 +35,7 @@ pub(super) struct Entries {
 /// Entries of a part that are no pages on a short way.
 #[derive(Default)]
 struct Others {
+    absent: usize,
     guards: usize,
     /// Pages in the batch.
     kept: usize,
@@ -117,19 +118,17 @@ impl<'h, H: UserHal> Leaving<'h, H> {
         seen: Entries,
         free: impl Fn(&mut Freeing<'h, H::Pages>, Page) -> bool,
     ) -> Entries {
-        let (map, mut others, mut absent) = (self.map.0, Others::default(), 0_usize);
+        let (map, mut others) = (self.map.0, Others::default());
         for slot in run.slots() {
             let raw = table.read(mmu, slot);
-            if raw.is_absent() {
-                absent = absent.wrapping_add(1);
-                continue;
-            }
-            match find_near(&map, Format::<H>::frame_of(raw)) {
+            let pfn = Format::<H>::frame_of(raw);
+            // An entry without a frame names frame 0. All that is rare is counted in memory: the loop keeps its registers.
+            match find_near(&map, pfn).filter(|_| pfn != Pfn::new(0)) {
                 Some(page) if free(freeing, page) => {}
                 near => self.add_other(raw, near, &mut others),
             }
         }
-        let Others { guards, kept, mapped } = others;
+        let Others { absent, guards, kept, mapped } = others;
         self.dropped.anon += (run.count() - absent - guards - kept - mapped) as u64;
         self.dropped.mapped += mapped as u64;
         Entries { found: seen.found + run.count() - absent, guards: seen.guards + guards }
@@ -139,8 +138,8 @@ impl<'h, H: UserHal> Leaving<'h, H> {
     #[cold]
     fn add_other(&mut self, raw: RawEntry, near: Option<Page>, others: &mut Others) {
         let page = match near {
-            // It names frame 0, which is nobody's.
-            _ if raw == Format::<H>::GUARD => return others.guards += 1,
+            None if raw.is_absent() => return others.absent += 1,
+            None if raw == Format::<H>::GUARD => return others.guards += 1,
             None => find_far(self.map.0, Format::<H>::frame_of(raw)),
             near => near,
         };
