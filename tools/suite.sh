@@ -173,6 +173,8 @@ case $target in /*) packages=$target/package built=$target/examples ;; *) packag
 
 # The library as a registry hands it out. The examples are built upon it, those with the same features upon one build.
 packaged() {
+    # What an earlier version unpacked would be compiled as well.
+    rm -rf "$packages/quarry-$version"
     cargo package --quiet -p quarry --allow-dirty --no-verify &&
         tar -C "$packages" -xzf "$packages/quarry-$version.crate"
 }
