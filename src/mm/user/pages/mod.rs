@@ -15,8 +15,9 @@
 //! A space has a lock for each of 32 residues of the 2 MiB number of an address (class [`UserEntries`](class::UserEntries)):
 //! entries change under it, and it keeps the table of last entries in place. Linking and unlinking a table, and mapping a
 //! block where there was nothing, or unmapping one, happens under one lock more (class [`UserTables`](class::UserTables)), taken
-//! first: so the number of entries that a table has (`PT-5`) changes under the one or the other. An upper table that was unlinked is freed when each of the 32 locks was free once since: a descent is under one of them (or in
-//! a look, `WALK-1`). Nothing is allocated under a lock: a fault finds out what it needs, lets go, gets it, and looks again.
+//! first: so the number of entries that a table has (`PT-5`) changes under the one or the other. An upper table that was
+//! unlinked is freed when each of the 32 locks was free once since: a descent is under one of them (or in a look, `WALK-1`).
+//! Nothing is allocated under a lock: a fault finds out what it needs, lets go, gets it, and looks again.
 //!
 //! # Invariants
 //!
