@@ -5,7 +5,7 @@
 //!
 //! | step | function | read | lock | if it cannot |
 //! |---|---|---|---|---|
-//! | 1. the cause | [`Cause`] | the frame, the registered stacks | none | - |
+//! | 1. the cause | `Cause` | the frame, the registered stacks | none | - |
 //! | 2. syndrome and address | `print_fault` | the frame | none | no address: 4 |
 //! | 3. whose address it is | `describers::all`, in the kernel `whereabouts::describe` | every allocator's records | only those that are free | the line is cut, or not printed |
 //! | 4. the rule that was broken | `cause::rule` | the syndrome | none | no line |

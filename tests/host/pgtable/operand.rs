@@ -82,7 +82,7 @@ fn a_short_range_is_the_one_instruction_that_it_comes_to() {
             let what = Invalidation { start, count, stride, depth: WalkDepth::LastLevel, scope };
             let pages = what.pages();
             let short = short_range(what);
-            assert_eq!(short.is_some(), pages % 2 == 0 && (2..=64).contains(&pages), "{count} of {stride:?}");
+            assert_eq!(short.is_some(), pages.is_multiple_of(2) && (2..=64).contains(&pages), "{count} of {stride:?}");
             if let Some(operand) = short {
                 assert_eq!(reach(RangeStep::Range(operand)), (start.get() >> 12, pages));
                 assert_eq!(operand >> 48, 0xabcd);
