@@ -24,9 +24,11 @@ pub(super) fn style(machine: &Machine, plain: bool) -> Style {
 /// Lines and columns of the terminal, by the boot arguments `lines=` and `columns=`. Without the first nobody is known to read
 /// along, and nothing is paged.
 fn size(machine: &Machine) -> Option<(usize, usize)> {
-    let number = |name| machine.args.number(name).and_then(|number| usize::try_from(number).ok());
-    let lines = number("lines").filter(|lines| *lines > 2)?;
-    Some((lines, number("columns").filter(|columns| *columns > 0).unwrap_or(COLUMNS)))
+    let args = machine.args;
+    let lines = args.number("lines").and_then(|lines| usize::try_from(lines).ok()).filter(|lines| *lines > 2)?;
+    let columns =
+        args.number("columns").and_then(|columns| usize::try_from(columns).ok()).filter(|columns| *columns > 0);
+    Some((lines, columns.unwrap_or(COLUMNS)))
 }
 
 /// Columns of a terminal that has not said how many it has.
