@@ -1,5 +1,6 @@
 //! User address spaces with real processes: programs at EL0 whose memory comes by faults, is forked, changed and given back.
 
+use crate::user::map_on_demand;
 use core::sync::atomic::{AtomicU32, Ordering};
 use quarry::addr::{CpuId, PAGE_SIZE, UserAddr, to_usize};
 use quarry::arch::aarch64::esr::Access as Tried;
@@ -173,14 +174,21 @@ fn current() -> &'static Current {
 }
 
 fn set_up() {
-    global::set_user_fault_handler(|fault| {
-        let space = current().load(Ordering::Relaxed);
-        // SAFETY: set by `enter` to a space that lives while the CPU sees it.
-        match unsafe { space.as_ref() }.map(|space| space.fault(fault.addr, wanted(fault.access), Gfp::USER)) {
-            Some(Ok(_)) => Resolution::Resolved,
-            _ => Resolution::Bad,
-        }
-    });
+    global::set_user_fault_handler(handle_fault);
+}
+
+/// The handler of all tests that share a boot, since the first one stays: a fault belongs to a test's page tables
+/// ([`map_on_demand`]) or to the space that this CPU sees.
+pub(crate) fn handle_fault(fault: &UserFault) -> Resolution {
+    if let Some(resolution) = map_on_demand(fault) {
+        return resolution;
+    }
+    let space = current().load(Ordering::Relaxed);
+    // SAFETY: set by `enter` to a space that lives while the CPU sees it.
+    match unsafe { space.as_ref() }.map(|space| space.fault(fault.addr, wanted(fault.access), Gfp::USER)) {
+        Some(Ok(_)) => Resolution::Resolved,
+        _ => Resolution::Bad,
+    }
 }
 
 /// Free pages, with all that is kept for later given back.

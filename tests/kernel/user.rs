@@ -1,6 +1,7 @@
 //! Memory of processes under the machine's own MMU: that the instructions of user copies and of the change of address spaces are
 //! right.
 
+use crate::address_space::handle_fault;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use quarry::addr::{CpuId, PAGE_BYTES, PAGE_SIZE, UserAddr, VirtAddr, VirtRange, to_usize};
 use quarry::arch::aarch64::esr::Access as AccessKind;
@@ -307,24 +308,25 @@ fn the_kernel_does_not_read_a_user_page_by_accident() {
 static ON_DEMAND: AtomicPtr<Process> = AtomicPtr::new(core::ptr::null_mut());
 static FAULTS: AtomicU32 = AtomicU32::new(0);
 
-fn map_on_demand(fault: &UserFault) -> Resolution {
+/// Resolves a fault of that process; `None` if there is none.
+pub(crate) fn map_on_demand(fault: &UserFault) -> Option<Resolution> {
+    // SAFETY: the test's process, while it runs.
+    let process = unsafe { ON_DEMAND.load(Ordering::Relaxed).as_ref() }?;
     assert!(fault.by_kernel);
     FAULTS.fetch_add(1, Ordering::Relaxed);
-    // SAFETY: the test's process, while it runs.
-    let Some(process) = (unsafe { ON_DEMAND.load(Ordering::Relaxed).as_ref() }) else { return Resolution::Bad };
     if fault.addr >= at(AT + 4 * PAGE_SIZE) || fault.addr < at(AT) {
-        return Resolution::Bad;
+        return Some(Resolution::Bad);
     }
     assert!(global::context().atomic().is_none(), "it may sleep");
     process.map(fault.addr.align_down(PAGE_SIZE).get(), Access::ReadWrite, &[9; PAGE_BYTES]);
-    Resolution::Resolved
+    Some(Resolution::Resolved)
 }
 
 // Behaviour 442: a fault in a copy is the handler's first.
 ktest!(a_copy_waits_for_the_page_that_its_fault_maps, machine a72 = "", machine max = "cpu=max");
 fn a_copy_waits_for_the_page_that_its_fault_maps() {
     let mut process = Process::with_page(1);
-    global::set_user_fault_handler(map_on_demand);
+    global::set_user_fault_handler(handle_fault);
     ON_DEMAND.store(&raw mut process, Ordering::Relaxed);
     process.enter();
     let mut bytes = [0_u8; 3 * PAGE_BYTES];

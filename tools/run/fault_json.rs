@@ -6,6 +6,9 @@ use serde_json::Value;
 /// The beginning of such a line.
 const BEGIN: &str = "{\"report\":";
 
+/// Frames of one function in a stack that has overflowed.
+const RECURSION: u64 = 20;
+
 /// Reads every report on a console. There has to be one at least.
 pub(crate) fn check(console: &str) -> Result<(), String> {
     let mut lines = console.lines().filter(|line| line.starts_with(BEGIN)).peekable();
@@ -41,7 +44,15 @@ fn read(line: &str) -> Result<(), String> {
                     note.as_str().filter(|note| !note.is_empty()).map(drop).ok_or("an empty description".to_owned())
                 })?;
             }
-            backtrace(&report)
+            backtrace(&report)?;
+            // In the tests a stack overflows by a recursion, whose frames are one entry.
+            let often = |caller: &Value| number(caller, "times").is_ok_and(|times| times >= RECURSION);
+            match text(&report, "cause")?.starts_with("stack overflow")
+                && !list(&report, "backtrace")?.iter().any(often)
+            {
+                true => Err("a recursion that is not told as one".to_owned()),
+                false => Ok(()),
+            }
         }
         "panic" => {
             text(&report, "message")?;
@@ -121,6 +132,15 @@ mod tests {
             assert_ne!(damaged, PANIC);
             assert!(check(&damaged).is_err(), "{damaged}");
         }
+        let overflow = |times: u32| {
+            let symbol = r#"{"at":"0x1","function":"f","offset":4,"size":4"#;
+            let x = [r#""0x0""#; 31].join(",");
+            format!(
+                r#"{{"report":"fault","cpu":0,"microseconds":5,"cause":"stack overflow","syndrome":"s","sp":"0x1","spsr":"0x1","esr":"0x1","far":"0x1","pc":{symbol}}},"lr":{symbol}}},"x":[{x}],"backtrace":[{symbol},"times":{times}}}]}}"#
+            ) + "\n"
+        };
+        check(&overflow(64)).unwrap();
+        assert!(check(&overflow(1)).unwrap_err().starts_with("a recursion that is not told as one"));
         assert_eq!(check("no report\n"), Err("the console shows no report in JSON".to_owned()));
     }
 }
