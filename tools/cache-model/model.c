@@ -10,7 +10,10 @@
  *   - who reads through them must meet no line that is BEHIND,
  *   - who stores past them must have invalidated the line before, and must do so again before caches go on.
  *
- * Maintenance happens at the DSB behind it, and reaches a store past the caches only if a barrier stands between. */
+ * Maintenance happens at the DSB behind it, and reaches a store past the caches only if a barrier stands between.
+ *
+ * A CPU that polls a word past the caches may read it between its store and its clean, which is nobody's mistake: it reads the old
+ * word and polls again. The line has to be clean when the writer announces what it stored, by SEV or by a call to the firmware. */
 #include "model.h"
 
 #include <stdarg.h>
@@ -27,6 +30,8 @@ struct line {
     uint8_t stores;
     /* The writer's barriers, for what was stored past the caches. */
     uint8_t barriers;
+    /* The writer's announcements before the store. */
+    uint8_t announced;
     /* The low half of the address of the last store's instruction. */
     uint32_t pc;
 };
@@ -39,7 +44,7 @@ struct pending {
 };
 
 static struct {
-    uint8_t barriers;
+    uint8_t barriers, announced;
     struct pending *pending;
     size_t count, room;
 } cpus[MAX_CPUS];
@@ -57,6 +62,15 @@ static struct line **chunks;
 /* What was stored past the caches and may be BEHIND. */
 static uint64_t *behind;
 static size_t behind_count, behind_room;
+
+/* Reads of dirty lines that were not announced yet. */
+struct poll {
+    struct access at;
+    uint64_t phys;
+    uint8_t stores;
+};
+static struct poll *polls;
+static size_t poll_count, poll_room;
 
 static void *grown(void *array, size_t *room, size_t count, size_t each)
 {
@@ -143,6 +157,33 @@ void model_entry(uint64_t start, uint64_t size, uint64_t file)
 #define EACH_LINE(phys, bytes) \
     for (uint64_t at_line = (phys) / LINE * LINE; at_line < (phys) + (bytes); at_line += LINE)
 
+static void past_a_dirty_line(struct access at, uint64_t phys, const struct line *line)
+{
+    finding(at, "load past a dirty line", "%s may still be in the cache: %s", place(phys), writer(line));
+}
+
+static void remember_poll(struct access at, uint64_t phys, const struct line *line)
+{
+    for (size_t i = 0; i < poll_count; i++)
+        if (polls[i].phys == phys && polls[i].at.cpu == at.cpu && polls[i].stores == line->stores) return;
+    polls = grown(polls, &poll_room, poll_count, sizeof *polls);
+    polls[poll_count++] = (struct poll){at, phys, line->stores};
+}
+
+void model_announce(unsigned cpu)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < poll_count; i++) {
+        struct line *line = line_of(polls[i].phys);
+        if (line->writer != cpu)
+            polls[kept++] = polls[i];
+        else if (line->flags & DIRTY && line->stores == polls[i].stores)
+            past_a_dirty_line(polls[i].at, polls[i].phys, line);
+    }
+    poll_count = kept;
+    cpus[cpu].announced++;
+}
+
 void model_load(struct access at, uint64_t phys, unsigned bytes)
 {
     if (!at.cached && image_size) off_loads++;
@@ -155,7 +196,9 @@ void model_load(struct access at, uint64_t phys, unsigned bytes)
                 finding(at, "stale load", "%s is behind %s", place(at_line), writer(line));
             line->flags &= ~ABSENT;
         } else if (line->flags & DIRTY) {
-            finding(at, "load past a dirty line", "%s may still be in the cache: %s", place(at_line), writer(line));
+            bool is_others = line->writer != LOADER && line->writer != at.cpu;
+            if (is_others && line->announced == cpus[line->writer].announced) remember_poll(at, at_line, line);
+            else past_a_dirty_line(at, at_line, line);
         }
     }
 }
@@ -183,6 +226,7 @@ void model_store(struct access at, uint64_t phys, unsigned bytes)
             line->barriers = cpus[at.cpu].barriers;
         }
         line->writer = at.cpu;
+        line->announced = cpus[at.cpu].announced;
         line->stores++;
         line->pc = at.pc;
     }

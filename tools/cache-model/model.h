@@ -34,6 +34,8 @@ void model_dc(struct access at, enum dc_op op, uint64_t phys);
 void model_order(unsigned cpu);
 /* Maintenance before it has happened. */
 void model_complete(unsigned cpu);
+/* This CPU tells others of what it stored: what they have read past the caches must have reached memory. */
+void model_announce(unsigned cpu);
 /* This CPU's caches go on: what it stored without them must have been invalidated. */
 void model_caches_on(struct access at);
 

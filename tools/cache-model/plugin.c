@@ -80,7 +80,7 @@ static void on_cpu(plugin_id id, unsigned number)
 
 /* What an instruction is to the model. */
 enum kind {
-    PLAIN, DC, DC_ZVA, IC, TLBI, DSB, DMB, ISB, SET_SCTLR, SET_TTBR, SET_TRANSLATION, BRANCH, RETURN,
+    PLAIN, DC, DC_ZVA, IC, TLBI, DSB, DMB, ISB, SET_SCTLR, SET_TTBR, SET_TRANSLATION, BRANCH, RETURN, ANNOUNCE,
 };
 
 struct insn {
@@ -117,6 +117,8 @@ static struct insn decode(uint32_t word, uint64_t vaddr)
     if ((word & 0xfffff0ff) == 0xd503309f && (word >> 8 & 3) == 3) IS(DSB, "dsb");
     else if ((word & 0xfffff0ff) == 0xd50330bf && (word >> 8 & 3) == 3) IS(DMB, "dmb");
     else if ((word & 0xfffff0ff) == 0xd50330df) IS(ISB, "isb");
+    /* SEV; HVC and SMC. */
+    else if (word == 0xd503209f || (word & 0xffe0001f) == 0xd4000002 || (word & 0xffe0001f) == 0xd4000003) insn.kind = ANNOUNCE;
     else if ((word & 0xfffffc1f) == 0xd61f0000) insn.kind = BRANCH, insn.reg = word >> 5 & 31;
     else if ((word & 0xfffffc1f) == 0xd65f0000) insn.kind = RETURN, insn.reg = 31;
     else if ((word & 0xfff80000) == 0xd5080000) {
@@ -310,6 +312,7 @@ static void on_insn(unsigned number, void *udata)
                 cpu->left[half] = 0;
             }
         break;
+    case ANNOUNCE: model_announce(number); break;
     case PLAIN: break;
     }
     pthread_mutex_unlock(&lock);

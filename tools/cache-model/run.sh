@@ -1,5 +1,5 @@
 #!/bin/sh
-# usage: run.sh [--raced] ELF
+# usage: run.sh ELF
 # Builds the model of the caches, a plugin for QEMU's translator, and boots the kernel with tests in it under it, every way
 # there is, and with each instruction of maintenance left out. It needs QEMU 9.2 or newer.
 set -eu
@@ -9,6 +9,4 @@ plugin=$target/cache-model.so
 mkdir -p "$target"
 "${CC:-cc}" -std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -shared -fPIC -pthread -o "$plugin" \
     "$root/tools/cache-model/model.c" "$root/tools/cache-model/plugin.c"
-# With --raced also the omissions that CPUs race for: one of those may go unnoticed.
-[ $# = 1 ] || { exec "$root/tools/runner.sh" cache-model "$1" "$plugin" "$2"; }
 exec "$root/tools/runner.sh" cache-model "$plugin" "$1"

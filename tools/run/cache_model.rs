@@ -53,9 +53,7 @@ const SCENARIOS: [Scenario; 11] = [
 ];
 
 /// Scenarios in which the plants are looked for: the way from EL1, and what only the spin table does.
-const PLANTED_IN: [&str; 2] = ["image_el1_four_cpus", POLLED];
-/// The boot in which CPUs poll a word with their caches off.
-const POLLED: &str = "pi_spin_table";
+const PLANTED_IN: [&str; 2] = ["image_el1_four_cpus", "pi_spin_table"];
 
 /// What a machine said under the model.
 struct Seen {
@@ -133,8 +131,6 @@ fn fault(scenario: &Scenario, seen: &Seen, exchanged: u64) -> Option<String> {
 struct Plant {
     name: String,
     words: Vec<(u64, u32)>,
-    /// Whether CPUs race for it: the one load that meets the dirty line may be seen before the store.
-    is_raced: bool,
 }
 
 /// The places where maintenance is left out: by address from the start of the image.
@@ -177,11 +173,7 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
             || if (idmap..early_end).contains(&offset) { "idmap " } else { "" }.to_owned(),
             |(name, _)| format!("{name} "),
         );
-        let mut plant = Plant {
-            name: format!("{place}image+{offset:#x} {what}"),
-            words: vec![(text + offset, NOP)],
-            is_raced: false,
-        };
+        let mut plant = Plant { name: format!("{place}image+{offset:#x} {what}"), words: vec![(text + offset, NOP)] };
         // `dsb; ic iallu; dsb`: the second completes what the first is for, so both must go.
         if what == "dsb" && list.get(index + 2).is_some_and(|&(next, what)| what == "dsb" && next == offset + 8) {
             plant.name += ", and the next";
@@ -204,11 +196,7 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
         } else {
             continue;
         };
-        found.push(Plant {
-            name: format!("image+{:#x} {name} in {}", at - text, name_of(at)),
-            words: vec![(at, NOP)],
-            is_raced: name_of(at).ends_with("::release"),
-        });
+        found.push(Plant { name: format!("image+{:#x} {name} in {}", at - text, name_of(at)), words: vec![(at, NOP)] });
     }
     for caller in ["::bring_up", "::release"] {
         if !found.iter().any(|plant| plant.name.ends_with(caller)) {
@@ -226,16 +214,12 @@ fn plants(kernel: &Kernel, executed: &BTreeMap<u64, String>) -> Result<Vec<Plant
     let literal = literal.ok_or("no literal for TCR_EL1 in the idmap page")?;
     let low = code.word(literal).unwrap_or_default();
     let without = low & !u32::try_from(WALKS).unwrap_or_default();
-    found.push(Plant {
-        name: "walks past the caches in TCR_EL1".to_owned(),
-        words: vec![(literal, without)],
-        is_raced: false,
-    });
+    found.push(Plant { name: "walks past the caches in TCR_EL1".to_owned(), words: vec![(literal, without)] });
     Ok(found)
 }
 
-/// Runs all of it, the omissions for which CPUs race only if `raced`, and prints it as libtest would. Whether all passed.
-pub(crate) fn check(plugin: &str, elf: &Path, raced: bool) -> Result<bool, String> {
+/// Runs all of it, and prints it as libtest would. Whether all passed.
+pub(crate) fn check(plugin: &str, elf: &Path) -> Result<bool, String> {
     let plugin = std::path::absolute(plugin).map_err(|e| format!("{plugin}: {e}"))?;
     let plugin = plugin.to_str().ok_or("the plugin's path is not UTF-8")?;
     let kernel = Kernel::read(elf)?;
@@ -254,19 +238,16 @@ pub(crate) fn check(plugin: &str, elf: &Path, raced: bool) -> Result<bool, Strin
         }
     };
     let mut executed = BTreeMap::new();
-    // A CPU that polls a word may load it between the store and the clean, which is nobody's mistake.
-    for scenario in SCENARIOS.iter().filter(|scenario| raced || scenario.name != POLLED) {
+    for scenario in &SCENARIOS {
         let seen = run(scenario, plugin, &kernel, false)?;
         tell(scenario.name, fault(scenario, &seen, exchanged), &seen.log);
         executed.extend(seen.executed);
     }
-    for plant in plants(&kernel, &executed)?.into_iter().filter(|plant| raced || !plant.is_raced) {
+    for plant in plants(&kernel, &executed)? {
         let patched = kernel.patched(&plant.words)?;
         let mut reported = None;
         let mut log = String::new();
-        for scenario in
-            SCENARIOS.iter().filter(|scenario| PLANTED_IN.contains(&scenario.name)).take(if raced { 2 } else { 1 })
-        {
+        for scenario in SCENARIOS.iter().filter(|scenario| PLANTED_IN.contains(&scenario.name)) {
             let seen = run(scenario, plugin, &patched, true)?;
             reported = seen.findings.first().filter(|_| seen.status == Some(FOUND)).cloned();
             if reported.is_some() {

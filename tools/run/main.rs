@@ -74,8 +74,7 @@ fn main() -> ExitCode {
         ["early-stop", elf] => early_stop::check(elf).map(status),
         ["rpi4-log", log] => rpi4::read_log(log).map(status),
         ["planted", elf] => planted(elf),
-        ["cache-model", plugin, elf] => cache_model::check(plugin, Path::new(elf), false).map(status),
-        ["cache-model", "--raced", plugin, elf] => cache_model::check(plugin, Path::new(elf), true).map(status),
+        ["cache-model", plugin, elf] => cache_model::check(plugin, Path::new(elf)).map(status),
         ["watch", seconds, command @ ..] if let Ok(seconds) = seconds.parse() => {
             watch::run(Duration::from_secs(seconds), command).map(ExitCode::from)
         }
