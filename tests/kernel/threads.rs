@@ -54,6 +54,7 @@ fn a_thread_takes_its_scopes_and_its_failures_along() {
 ktest!(a_cpu_that_switches_threads_is_awake, machine = "smp=2 alone");
 fn a_cpu_that_switches_threads_is_awake() {
     let (step, awake) = (AtomicU32::new(0), [AtomicBool::new(true), AtomicBool::new(false)]);
+    let asleep = AtomicU32::new(0);
     let wait_for = |wanted| {
         while step.load(Ordering::Acquire) < wanted {
             cpu::relax();
@@ -74,8 +75,16 @@ fn a_cpu_that_switches_threads_is_awake() {
         if cpu == CpuId::BOOT {
             return sleeper(cpu);
         }
+        // The others sleep from before the first look to the last.
         if cpu != CpuId::new(1) {
-            return;
+            return global::asleep(|| {
+                asleep.fetch_add(1, Ordering::Release);
+                wait_for(4);
+            });
+        }
+        let others = u32::try_from(global::online_cpus().count()).expect("few") - 2;
+        while asleep.load(Ordering::Acquire) != others {
+            cpu::relax();
         }
         for (seen, at) in awake.iter().zip([1, 3]) {
             wait_for(at);

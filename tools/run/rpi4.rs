@@ -49,6 +49,10 @@ const NEED_QEMU: &[(&str, &str)] = &[
     ("pages::no_ram_and_no_linear_address_are_named", "names addresses of virt"),
     ("resource::a_device_has_one_driver", "claims the clock of virt"),
     ("resource::a_driver_gives_back_in_reverse", "claims the clock of virt"),
+    (
+        "threads::a_thread_takes_its_scopes_and_its_failures_along",
+        "its CPU runs a thread from then on: it wants a boot of its own",
+    ),
     ("user_devices::", "the driver is that of virt's clock"),
     (
         "vmalloc_api::whoever_is_idle_does_what_atomic_frees_have_left",
