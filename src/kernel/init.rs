@@ -103,7 +103,8 @@ fn go(machine: &Machine) -> ! {
         tags::self_test();
     }
     if args.flag("ktest.resume") {
-        resume::run(machine, args.value("ktest").unwrap_or_default(), args.value("ktest.smp").unwrap_or_default());
+        let list = |name| args.value(name).unwrap_or_default();
+        resume::run(machine, list("ktest"), list("ktest.smp"), list("ktest.restart"));
     }
     if let Some(list) = args.value("ktest") {
         ktest::run_list(list);

@@ -2,13 +2,14 @@
 //! it, and a record in memory that nobody clears says where to go on. The lines on the console are libtest's.
 //!
 //! The image holds its own boot arguments (`boot::built_in_arguments`): `ktest=LIST` are tests for one CPU, `ktest.smp=LIST` those
-//! that want all, which are brought up before the first of them.
+//! that want all, which are brought up before the first of them, `ktest.restart=LIST` those of both that want a boot of their own:
+//! the machine restarts behind them.
 
 use super::cpus;
 use super::init::Machine;
 use super::{console, ktest, power, workarounds};
 use crate::addr::{VirtAddr, VirtRange};
-use crate::arch::aarch64::{boot, cache};
+use crate::arch::aarch64::{boot, cache, cpu};
 use crate::driver::timer;
 use crate::driver::watchdog::Watchdog;
 use crate::global;
@@ -21,7 +22,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 const CRYSTAL: u64 = 54_000_000;
 const MAGIC: u32 = 0x5175_7272;
 
-static WATCHDOG: Once<Watchdog, crate::arch::aarch64::cpu::Relax> = Once::new();
+static WATCHDOG: Once<Watchdog, cpu::Relax> = Once::new();
 
 /// Room for the image's own boot arguments. Nothing reads it by this name: `boot::built_in_arguments` does.
 #[used]
@@ -107,8 +108,9 @@ impl Record {
     }
 }
 
-/// Runs the tests of both lists from where the record says, and prints how many passed. Boot CPU, when booting is over.
-pub(super) fn run(machine: &Machine, alone: &str, together: &str) -> ! {
+/// Runs the tests of both lists from where the record says, restarts the machine behind those of `restarts`, and prints how many
+/// passed. Boot CPU, when booting is over.
+pub(super) fn run(machine: &Machine, alone: &str, together: &str, restarts: &str) -> ! {
     let tests = || ktest::numbers(alone).map(|n| (n, false)).chain(ktest::numbers(together).map(|n| (n, true)));
     let plan = alone
         .bytes()
@@ -133,6 +135,7 @@ pub(super) fn run(machine: &Machine, alone: &str, together: &str) -> ! {
     power::set_last_words(last_words);
     let watched = WATCHDOG.get().filter(|_| timer::frequency() == CRYSTAL);
     let mut is_alone = true;
+    let count = tests().count();
     for (place, (number, all)) in (0_u32..).zip(tests()).skip(record.get(Word::Next) as usize) {
         if all && is_alone {
             is_alone = false;
@@ -146,6 +149,11 @@ pub(super) fn run(machine: &Machine, alone: &str, together: &str) -> ! {
         }
         ktest::run(number);
         record.judge(None);
+        // No other test meets what it has left behind.
+        if place as usize + 1 < count && ktest::numbers(restarts).any(|other| other == number) {
+            restart();
+            cpu::park();
+        }
     }
     let (passed, failed) = (record.get(Word::Passed), record.get(Word::Failed));
     record.set(&[(Word::Magic, 0)]);
@@ -156,7 +164,7 @@ pub(super) fn run(machine: &Machine, alone: &str, together: &str) -> ! {
     if let Some(watchdog) = watched {
         watchdog.rest();
     }
-    crate::arch::aarch64::cpu::park()
+    cpu::park()
 }
 
 fn bring_up_all() {
@@ -171,6 +179,11 @@ fn bring_up_all() {
 fn last_words(status: u32) {
     let record = Record::find();
     record.judge((status != power::SUCCESS).then_some("it ended the machine"));
+    restart();
+}
+
+/// Restarts the machine, if it has what that takes.
+fn restart() {
     match WATCHDOG.get() {
         Some(watchdog) => {
             console::print_urgent(format_args!("restarting for the next test\n"));

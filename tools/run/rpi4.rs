@@ -49,10 +49,6 @@ const NEED_QEMU: &[(&str, &str)] = &[
     ("pages::no_ram_and_no_linear_address_are_named", "names addresses of virt"),
     ("resource::a_device_has_one_driver", "claims the clock of virt"),
     ("resource::a_driver_gives_back_in_reverse", "claims the clock of virt"),
-    (
-        "threads::a_thread_takes_its_scopes_and_its_failures_along",
-        "its CPU runs a thread from then on: it wants a boot of its own",
-    ),
     ("user_devices::", "the driver is that of virt's clock"),
     (
         "vmalloc_api::whoever_is_idle_does_what_atomic_frees_have_left",
@@ -86,7 +82,8 @@ fn fits(test: &Test) -> bool {
         && !NEED_QEMU.iter().any(|(name, _)| test.name.starts_with(name))
 }
 
-/// The boot arguments of an image for these tests: those that want one CPU first. A name behind a minus leaves out what contains it.
+/// The boot arguments of an image for these tests: those that want one CPU first, of each kind those that want a boot of their own
+/// last, behind which the machine restarts. A name behind a minus leaves out what contains it.
 fn arguments(tests: &[Test], names: &[&str]) -> Result<String, String> {
     let (without, names): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(|name| name.starts_with('-'));
     let is_in = |test: &Test, names: &[&str]| names.iter().any(|name| test.name.contains(name.trim_start_matches('-')));
@@ -95,9 +92,14 @@ fn arguments(tests: &[Test], names: &[&str]) -> Result<String, String> {
     if chosen.is_empty() {
         return Err("no test of these names runs on a board".to_owned());
     }
-    chosen.sort_by_key(|test| test.number);
+    chosen.sort_by_key(|test| (test.machine.alone, test.number));
+    let restarts = ranges(chosen.iter().filter(|test| test.machine.alone).map(|test| test.number));
     let list = |smp: bool| ranges(chosen.iter().filter(|test| (test.machine.smp > 1) == smp).map(|test| test.number));
-    Ok(format!("ktest.resume maxcpus=1 mem={}M cma=0 ktest={} ktest.smp={}", MEMORY >> 20, list(false), list(true)))
+    let (one, all) = (list(false), list(true));
+    Ok(format!(
+        "ktest.resume maxcpus=1 mem={}M cma=0 ktest={one} ktest.smp={all} ktest.restart={restarts}",
+        MEMORY >> 20
+    ))
 }
 
 /// The kernel with the boot arguments for tests whose names contain one of `names`, or all.
@@ -341,12 +343,21 @@ mod tests {
     #[test]
     fn tests_for_one_cpu_come_first() {
         let tests = [test(0, "k::a"), test(1, "k::b\tmachine=smp=4"), test(2, "k::c"), test(3, "k::d\tmachine=gic=3")];
-        assert_eq!(arguments(&tests, &[]).unwrap(), "ktest.resume maxcpus=1 mem=512M cma=0 ktest=0,2 ktest.smp=1");
-        assert_eq!(arguments(&tests, &["b"]).unwrap(), "ktest.resume maxcpus=1 mem=512M cma=0 ktest= ktest.smp=1");
+        assert_eq!(
+            arguments(&tests, &[]).unwrap(),
+            "ktest.resume maxcpus=1 mem=512M cma=0 ktest=0,2 ktest.smp=1 ktest.restart="
+        );
+        assert_eq!(
+            arguments(&tests, &["b"]).unwrap(),
+            "ktest.resume maxcpus=1 mem=512M cma=0 ktest= ktest.smp=1 ktest.restart="
+        );
         assert_eq!(
             arguments(&tests, &["-a", "-b"]).unwrap(),
-            "ktest.resume maxcpus=1 mem=512M cma=0 ktest=2 ktest.smp="
+            "ktest.resume maxcpus=1 mem=512M cma=0 ktest=2 ktest.smp= ktest.restart="
         );
+        let tests = [test(4, "k::a\tmachine=alone"), test(5, "k::b"), test(6, "k::c\tmachine=smp=2 alone")];
+        let list = "ktest=5,4 ktest.smp=6 ktest.restart=4,6";
+        assert_eq!(arguments(&tests, &[]).unwrap(), format!("ktest.resume maxcpus=1 mem=512M cma=0 {list}"));
         assert!(arguments(&tests, &["d"]).is_err(), "nothing is left");
         assert!(arguments(&tests, &["a", "-a"]).is_err(), "nothing is left");
     }
