@@ -17,6 +17,8 @@ const PHRASES: &[(&str, &str)] = &[
     ("the short way", "the fast path"),
     ("the long one", "the slow path"),
     ("short ways", "fast paths"),
+    ("no short way", "not by the fast path"),
+    ("a short way", "a fast path"),
     ("long ways", "slow paths"),
     ("the general way", "the general path"),
     ("at hand", "in the CPU's cache, known, current"),

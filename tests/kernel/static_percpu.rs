@@ -62,7 +62,7 @@ fn each_cpu_has_its_own_copy_of_the_initial_value() {
         let (word, line) = (WORD.get(cpu).expect("possible"), OWN_LINE.get(cpu).expect("possible"));
         let expected = if global::is_online(cpu) { (cpu.get(), 100 + cpu.get()) } else { (0xdead_beef, 7) };
         assert_eq!((word.load(Ordering::Relaxed), line.0.load(Ordering::Relaxed)), expected);
-        // For whoever runs this again in the same boot.
+        // This test may run again in the same boot.
         word.store(0xdead_beef, Ordering::Relaxed);
         line.0.store(7, Ordering::Relaxed);
     }

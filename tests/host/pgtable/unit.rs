@@ -1,4 +1,4 @@
-//! Ranges that are one page, one contiguous group or one block: what stands in the way of the short way.
+//! Ranges that are one page, one contiguous group or one block: what excludes the fast path.
 
 use super::rig::{BASE, GIB, KIB, MIB, PAGE, RAM, Rig, phys, range, va};
 use quarry::arch::host::Config;

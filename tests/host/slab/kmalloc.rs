@@ -160,7 +160,7 @@ fn growing_in_place_what_was_zeroed_gives_zeroes() {
             fill(object, 0xee, class);
             raw!(slabs.kfree(object)).unwrap();
             let again = slabs.kmalloc(size, zero).unwrap();
-            assert_eq!(again, object, "by the short way");
+            assert_eq!(again, object, "by the fast path");
             assert_eq!(raw!(slabs.krealloc(again, class, zero)), Ok(object), "in place");
             assert!(holds(object, 0, class), "{size} to {class}");
             raw!(slabs.kfree(object)).unwrap();

@@ -15,7 +15,7 @@ use crate::mm::zone::{Freeing, PageBatch, Way};
 pub(super) struct Leaving<'h, H: UserHal> {
     frames: Frames<'h, H>,
     map: Kept<H>,
-    /// Pages that went no short way; none nearly always.
+    /// Pages that the fast path cannot free; there are rarely any.
     batch: Option<PageBatch<PART>>,
     dropped: Dropped,
 }
@@ -32,7 +32,7 @@ pub(super) struct Entries {
     pub(super) guards: usize,
 }
 
-/// Entries of a part that are no pages on a short way.
+/// Entries of a part whose pages the fast path does not free.
 #[derive(Default)]
 struct Others {
     absent: usize,
@@ -134,7 +134,7 @@ impl<'h, H: UserHal> Leaving<'h, H> {
         Entries { found: seen.found + run.count() - absent, guards: seen.guards + guards }
     }
 
-    /// An entry whose page goes no short way, if it has one.
+    /// The slow path: an entry without a page, or with one that the fast path cannot free.
     #[cold]
     fn add_other(&mut self, raw: RawEntry, near: Option<Page>, others: &mut Others) {
         let page = match near {

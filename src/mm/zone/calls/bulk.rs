@@ -83,7 +83,7 @@ pub(in crate::mm) enum Way {
     Reserve,
     /// The others that have references.
     Others,
-    /// There is no short way.
+    /// The fast path cannot free these pages.
     None,
 }
 
