@@ -186,14 +186,17 @@ enum Before {
 
 /// Pages that are made ready: more than there are rounds.
 const PAGES: u64 = 16_384;
+/// The same where a row is traced: a few rounds, and what comes before them is traced too.
+const TRACED_PAGES: u64 = 16;
 
 fn faults(meter: &mut Meter, access: FaultAccess, before: Before) -> Result<Figures, Unable> {
     let mut space = space()?;
     // Pages alone, as the rows of others have them.
     space.set_largest_unit(Order::ZERO);
-    let at = mmap(&space, PAGES).map_err(failed)?;
+    let pages = if meter.is_tracing() { TRACED_PAGES } else { PAGES };
+    let at = mmap(&space, pages).map_err(failed)?;
     let touch = |access| {
-        (0..PAGES).try_for_each(|page| {
+        (0..pages).try_for_each(|page| {
             let at = UserAddr::new(at.get() + page * PAGE_SIZE);
             space.fault(at, access, Gfp::USER).map(|_| ()).map_err(|_| "no page")
         })
@@ -202,7 +205,7 @@ fn faults(meter: &mut Meter, access: FaultAccess, before: Before) -> Result<Figu
     touch(FaultAccess::Read)?;
     let mut child = None;
     match before {
-        Before::Nothing => space.madvise(at, PAGES * PAGE_SIZE, Advice::DontNeed).map_err(failed)?,
+        Before::Nothing => space.madvise(at, pages * PAGE_SIZE, Advice::DontNeed).map_err(failed)?,
         Before::ZeroPage => {}
         Before::Shared | Before::Last => {
             touch(FaultAccess::Write)?;
@@ -212,6 +215,8 @@ fn faults(meter: &mut Meter, access: FaultAccess, before: Before) -> Result<Figu
     let mut frame = UserFrame::new(if access == FaultAccess::Read { LOADS } else { STORES }, CODE);
     frame.x[0] = at.get();
     enter(&space)?;
+    // A trace prepares a few pages alone.
+    meter.begin();
     let mut done = true;
     let figures = meter.measure(|| match enter_user(black_box(&mut frame)) {
         UserExit::Abort(_, far) => done &= space.fault(UserAddr::new(far.get()), access, Gfp::USER).is_ok(),
