@@ -29,6 +29,8 @@ pub(crate) enum Headline {
     /// The mean of the batch.
     #[default]
     Batch,
+    /// The median of the samples.
+    Median,
     /// The 99th percentile of the samples.
     P99,
     /// The dearest sample.
@@ -39,6 +41,7 @@ impl fmt::Display for Headline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Batch => "batch",
+            Self::Median => "median",
             Self::P99 => "p99",
             Self::Max => "max",
         })
@@ -102,6 +105,12 @@ impl Figures {
         let mean = Hundredths::of(total, (u64::from(n) * u64::from(units)).max(1));
         let [min, median, p99, max] = [0, 50, 99, 100].map(at);
         Self { headline, n, units, min, median, mean, p99, max, ..Self::default() }
+    }
+
+    /// The same, judged by the median of the samples: for a row that Linux's median stands beside, where a mean has the refills of
+    /// per-CPU lists in it.
+    pub(crate) fn by_median(self) -> Self {
+        Self { headline: Headline::Median, ..self }
     }
 
     /// A part of a whole, in percent.

@@ -42,8 +42,10 @@ pub(crate) struct Meter {
     overhead: Overhead,
     /// The counter when the row began.
     begun: u32,
-    /// Instructions of the operation that was traced last.
-    traced: u32,
+    /// Instructions of the operation that was traced last, and those that it left out.
+    traced: (u32, u32),
+    /// Instructions of the next operation that are not its own.
+    left_out: u32,
 }
 
 /// Overhead of a measured stretch besides its operations: the second reading, and this much each round for counting down and
@@ -126,7 +128,7 @@ impl Meter {
         let least = |rounds| (0..32).map(|_| empty_stretch(rounds)).min().unwrap_or_default();
         let round = least(1_001).saturating_sub(least(1)) / 1_000;
         let overhead = Overhead { reading: least(1).saturating_sub(round), round };
-        Self { tracing: false, overhead, begun: 0, traced: 0 }
+        Self { tracing: false, overhead, begun: 0, traced: (0, 0), left_out: 0 }
     }
 
     /// Has the fourth round of each operation traced, and counts it too.
@@ -137,7 +139,7 @@ impl Meter {
     fn calibrated(cpu: &IdRegisters, tracing: bool) -> (Self, u32) {
         counter::calibrate(cpu);
         let (overhead, rest) = Overhead::measure();
-        (Self { tracing, overhead, begun: 0, traced: 0 }, rest)
+        (Self { tracing, overhead, begun: 0, traced: (0, 0), left_out: 0 }, rest)
     }
 
     /// Whether operations are traced and not counted.
@@ -145,14 +147,30 @@ impl Meter {
         self.tracing
     }
 
-    /// Instructions of the operation that was traced last.
-    pub(crate) const fn traced(&self) -> u32 {
+    /// Instructions of the operation that was traced last, and those that it left out.
+    pub(crate) const fn traced(&self) -> (u32, u32) {
         self.traced
     }
 
     /// From here on a row prepares what it measures, in a trace as well.
     pub(crate) fn begin(&mut self) {
         self.begun = counter::read();
+    }
+
+    /// The next operation to be measured is `op` and what it is measured for: that much is subtracted from each. A fault is a store
+    /// less the same store to a page that is there.
+    #[inline(always)]
+    pub(crate) fn leave_out(&mut self, mut op: impl FnMut()) {
+        for _ in 0..ESTIMATES {
+            self.left_out = self.overhead.subtract(stretch(1, &mut op), 1);
+        }
+    }
+
+    /// The overhead of the next operation, what is left out included.
+    fn overhead(&mut self) -> Overhead {
+        let left_out = core::mem::take(&mut self.left_out);
+        self.traced.1 = left_out;
+        Overhead { round: self.overhead.round + left_out, ..self.overhead }
     }
 
     /// Measures an operation.
@@ -166,7 +184,7 @@ impl Meter {
     #[inline(always)]
     pub(crate) fn measure_each(&mut self, mut prepare: impl FnMut(), mut op: impl FnMut()) -> Figures {
         let setup = counter::read().wrapping_sub(self.begun);
-        let mut row = Accumulator::new(self.tracing, self.overhead);
+        let mut row = Accumulator::new(self.tracing, self.overhead());
         while let Some(rounds) = row.next_rounds() {
             let mut count: u32 = 0;
             for round in 0..rounds {
@@ -180,7 +198,7 @@ impl Meter {
             row.take(count);
         }
         if self.tracing {
-            self.traced = row.batch_count;
+            self.traced.0 = row.batch_count;
         }
         Figures { setup, ..row.figures(1) }
     }
@@ -189,7 +207,7 @@ impl Meter {
     #[inline(always)]
     pub(crate) fn measure_units(&mut self, units: u32, mut op: impl FnMut()) -> Figures {
         let setup = counter::read().wrapping_sub(self.begun);
-        let mut row = Accumulator::new(self.tracing, self.overhead);
+        let mut row = Accumulator::new(self.tracing, self.overhead());
         // One place where the operation is called, so that the compiler makes one copy of it: what is sampled, batched
         // and traced is the same code.
         while let Some(rounds) = row.next_rounds() {
@@ -197,7 +215,7 @@ impl Meter {
             row.take(count);
         }
         if self.tracing {
-            self.traced = row.batch_count;
+            self.traced.0 = row.batch_count;
         }
         Figures { setup, ..row.figures(units) }
     }

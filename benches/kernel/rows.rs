@@ -61,7 +61,10 @@ pub(crate) fn run(meter: &mut Meter, args: BootArgs<'_>) {
         kprintln!("bench: begin\t{number}\t{}\t{}", row.name, row.by);
         meter.begin();
         match (row.run)(meter) {
-            Ok(_) if meter.is_tracing() => kprintln!("bench: traced\t{number}\t{}", meter.traced()),
+            Ok(_) if meter.is_tracing() => {
+                let (count, left_out) = meter.traced();
+                kprintln!("bench: traced\t{number}\t{count}\t{left_out}");
+            }
             Ok(figures) if let Some(time) = figures.nanoseconds => {
                 kprintln!("{} of {}: {} cycles, {time} ns", row.name, row.by, figures.batch_mean);
             }

@@ -4,7 +4,7 @@
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
-use crate::user_spaces::{CODE, STORES, WRITE, enter, failed, mmap, space, touch};
+use crate::user_spaces::{CODE, WRITE, accesses, enter, failed, mmap, run, space, touch};
 use core::cell::RefCell;
 use core::hint::black_box;
 use quarry::addr::{Order, PAGE_SIZE, UserAddr, VirtAddr, VirtRange};
@@ -41,29 +41,25 @@ fn first_stores(meter: &mut Meter, largest: Order) -> Result<Figures, Unable> {
     touch(&space, at, 1)?;
     let target = UserAddr::new(at.get() + 2 * BLOCK);
     enter(&space)?;
-    let frame = RefCell::new(UserFrame::new(STORES, CODE));
+    let first = || accesses(FaultAccess::Write, target, 0);
+    let frame = RefCell::new(first());
     let (mut done, mut prepared) = (true, true);
+    let mut same = accesses(FaultAccess::Write, at, 0);
+    meter.leave_out(|| done &= run(&space, &mut same));
     let figures = meter.measure_each(
         || {
             // Unmapped and mapped again, so that the table goes.
             prepared &= space.munmap(target, BLOCK).is_ok();
             let again = MmapRequest::anonymous(BLOCK, WRITE).at(Place::FixedNoReplace(target));
             prepared &= space.mmap(&again).is_ok();
-            let mut first = UserFrame::new(STORES, CODE);
-            first.x[0] = target.get();
-            frame.replace(first);
+            frame.replace(first());
         },
-        || match enter_user(black_box(&mut *frame.borrow_mut())) {
-            UserExit::Abort(_, far) => {
-                done &= space.fault(UserAddr::new(far.get()), FaultAccess::Write, Gfp::USER).is_ok();
-            }
-            _ => done = false,
-        },
+        || done &= run(&space, &mut frame.borrow_mut()),
     );
     let unit = if largest == Order::ZERO { PAGE_SIZE } else { BLOCK };
     done &= prepared && space.usage().anon >= unit;
     global::leave_mm();
-    if done { Ok(figures) } else { Err("a fault was not resolved") }
+    if done { Ok(figures.by_median()) } else { Err("a fault was not resolved") }
 }
 
 fn backing(at: UserAddr, bytes: u64) -> Result<Backing, Unable> {

@@ -4,20 +4,18 @@
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
-use crate::user_spaces::{CODE, STORES, WRITE, enter, failed, mmap, space, touch};
+use crate::user_spaces::{CODE, WRITE, enter, failed, mmap, run, space, stores, touch};
 use core::cell::RefCell;
 use core::hint::black_box;
 use core::num::NonZeroU64;
 use quarry::addr::{Order, PAGE_SIZE, Pfn, UserAddr};
 use quarry::arch::aarch64::user::{UserFrame, enter_user};
 use quarry::arch::aarch64::user_exit::UserExit;
-use quarry::gfp::Gfp;
 use quarry::global::{self, AddressSpace};
 use quarry::hal::prot::MemoryType;
 use quarry::mm::user::map::{
     Advice, Backing, MapError, MmapRequest, MremapRequest, NewArea, ObjectId, Objects, Place, VmFlags,
 };
-use quarry::mm::user::pages::FaultAccess;
 
 /// The rows.
 pub(crate) const ROWS: &[Row] = &[
@@ -76,18 +74,7 @@ fn mmap_touched(meter: &mut Meter) -> Result<Figures, Unable> {
         let mut frame = UserFrame::new(CODE, CODE);
         done &= enter_user(black_box(&mut frame)) == UserExit::Syscall(0);
         let Ok(at) = mmap(&space, 16) else { return done = false };
-        let mut frame = UserFrame::new(STORES, CODE);
-        frame.x[0] = at.get();
-        for _ in 0..16 {
-            match enter_user(black_box(&mut frame)) {
-                UserExit::Abort(_, far) => {
-                    done &= space.fault(UserAddr::new(far.get()), FaultAccess::Write, Gfp::USER).is_ok();
-                }
-                _ => done = false,
-            }
-        }
-        let mut frame = UserFrame::new(CODE, CODE);
-        done &= enter_user(black_box(&mut frame)) == UserExit::Syscall(0);
+        done &= run(&space, &mut stores(at, 16));
         done &= space.usage().anon >= 16 * PAGE_SIZE;
         done &= space.munmap(black_box(at), black_box(16 * PAGE_SIZE)).is_ok();
     });

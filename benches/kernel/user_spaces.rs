@@ -1,5 +1,5 @@
-//! Address spaces: calls of a process, from one `SVC` to the next with the call in between, and faults, from one store to the next
-//! with the fault in between. Rounds that change nothing else follow each other, so that a mean is what one costs.
+//! Address spaces: calls of a process, from one `SVC` to the next with the call in between, and faults, each a store less the same
+//! store to a page that is there. Rounds that change nothing else follow each other, so that a mean is what one costs.
 
 use crate::meter::{Figures, Meter, Unable};
 use crate::rows::{QUARRY, Row};
@@ -37,19 +37,48 @@ pub(crate) const WRITE: VmFlags = VmFlags::READ.union(VmFlags::WRITE);
 /// Where the program is.
 pub(crate) const CODE: UserAddr = UserAddr::new(0x40_0000);
 
-/// `1: svc #0; b 1b`, then `1: str x1, [x0], #4096 (post-index by add); b 1b`, then the same with a load.
-const PROGRAM: [u32; 8] = [
+/// `svc #0` for ever; a store and a call, for ever, the next store so many bytes further; the same with a load; so many stores and a
+/// call.
+const PROGRAM: [u32; 15] = [
     0xd400_0001, // svc #0
     0x17ff_ffff, // b .-4
     0xf900_0001, // str x1, [x0]
-    0x9140_0400, // add x0, x0, #1, lsl #12
-    0x17ff_fffe, // b .-8
+    0x8b03_0000, // add x0, x0, x3
+    0xd400_0001, // svc #0
+    0x17ff_fffd, // b .-12
     0xf940_0001, // ldr x1, [x0]
-    0x9140_0400, // add x0, x0, #1, lsl #12
-    0x17ff_fffe, // b .-8
+    0x8b03_0000, // add x0, x0, x3
+    0xd400_0001, // svc #0
+    0x17ff_fffd, // b .-12
+    0xf900_0001, // str x1, [x0]
+    0x8b03_0000, // add x0, x0, x3
+    0xf100_0442, // subs x2, x2, #1
+    0x54ff_ffa1, // b.ne .-12
+    0xd400_0001, // svc #0
 ];
-pub(crate) const STORES: UserAddr = UserAddr::new(0x40_0008);
-const LOADS: UserAddr = UserAddr::new(0x40_0014);
+const STORE: UserAddr = UserAddr::new(0x40_0008);
+const LOAD: UserAddr = UserAddr::new(0x40_0018);
+const STORES: UserAddr = UserAddr::new(0x40_0028);
+
+/// A process that accesses the memory at `at`, and calls, and accesses the memory `stride` bytes further.
+pub(crate) fn accesses(access: FaultAccess, at: UserAddr, stride: u64) -> UserFrame {
+    let mut frame = UserFrame::new(if access == FaultAccess::Read { LOAD } else { STORE }, CODE);
+    (frame.x[0], frame.x[3]) = (at.get(), stride);
+    frame
+}
+
+/// A process that stores to so many pages, and calls.
+pub(crate) fn stores(at: UserAddr, pages: u64) -> UserFrame {
+    let mut frame = UserFrame::new(STORES, CODE);
+    (frame.x[0], frame.x[2], frame.x[3]) = (at.get(), pages, PAGE_SIZE);
+    frame
+}
+
+/// Runs the process until it calls; whether it does.
+#[inline(always)]
+pub(crate) fn run(space: &AddressSpace, frame: &mut UserFrame) -> bool {
+    global::run_user(space, black_box(frame)) == UserExit::Syscall(0)
+}
 
 pub(crate) fn failed(_: MapError) -> Unable {
     "a call of the process failed"
@@ -212,17 +241,16 @@ fn faults(meter: &mut Meter, access: FaultAccess, before: Before) -> Result<Figu
             child = Some(space.fork().map_err(failed)?).filter(|_| before == Before::Shared);
         }
     }
-    let mut frame = UserFrame::new(if access == FaultAccess::Read { LOADS } else { STORES }, CODE);
-    frame.x[0] = at.get();
+    let mut frame = accesses(access, at, PAGE_SIZE);
+    let (mut done, there) = (true, mmap(&space, 1).map_err(failed)?);
+    space.fault(there, FaultAccess::Write, Gfp::USER).map_err(|_| "no page")?;
     enter(&space)?;
+    let mut same = accesses(access, there, 0);
     // A trace prepares a few pages alone.
     meter.begin();
-    let mut done = true;
-    let figures = meter.measure(|| match enter_user(black_box(&mut frame)) {
-        UserExit::Abort(_, far) => done &= space.fault(UserAddr::new(far.get()), access, Gfp::USER).is_ok(),
-        _ => done = false,
-    });
+    meter.leave_out(|| done &= run(&space, &mut same));
+    let figures = meter.measure(|| done &= run(&space, &mut frame));
     global::leave_mm();
     drop(child);
-    if done { Ok(figures) } else { Err("a fault was not resolved") }
+    if done { Ok(figures.by_median()) } else { Err("a fault was not resolved") }
 }

@@ -42,6 +42,8 @@ mod uaccess;
 mod user;
 mod user_map;
 mod user_pages;
+#[cfg(feature = "boot")]
+mod user_run;
 mod valloc;
 mod vmalloc;
 
@@ -158,6 +160,8 @@ pub use uaccess::{
 pub use user::{AddressSpace, UserError, activate, new_address_space, resolve_user_fault, user_init, user_layout};
 pub use user_map::{remap_vmalloc_range, vm_iomap_memory};
 pub use user_pages::{UserSpacePages, new_user_space};
+#[cfg(feature = "boot")]
+pub use user_run::run_user;
 pub use valloc::{VBox, VVec, Vmalloc, Vmap, vmalloc_huge};
 pub(crate) use vmalloc::vmalloc_init;
 pub use vmalloc::{

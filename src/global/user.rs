@@ -208,13 +208,17 @@ pub unsafe fn activate(space: &AddressSpace) -> Result<(), AsidError> {
 ///
 /// [`SpaceFault`]: the process may not make the access, or there is no memory for it.
 pub fn resolve_user_fault(space: &AddressSpace, fault: &UserFault, gfp: Gfp) -> Result<Handled, SpaceFault> {
-    let access = match fault.access {
+    space.fault(fault.addr, fault_access(fault.access), gfp)
+}
+
+#[inline(always)]
+pub(super) const fn fault_access(access: Access) -> FaultAccess {
+    match access {
         Access::Read => FaultAccess::Read,
         // Cache maintenance too, which needs the right to write or does so (`DC ZVA`).
         Access::Write | Access::CacheMaintenance => FaultAccess::Write,
         Access::Execute => FaultAccess::Execute,
-    };
-    space.fault(fault.addr, access, gfp)
+    }
 }
 
 /// Where processes of this kernel have their memory: Linux's places for 48 bits.

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use quarry::addr::{CpuId, PAGE_SIZE, UserAddr, to_usize};
 use quarry::arch::aarch64::esr::Access as Tried;
 use quarry::arch::aarch64::irq;
-use quarry::arch::aarch64::user::{UserFrame, enter_user};
+use quarry::arch::aarch64::user::UserFrame;
 use quarry::arch::aarch64::user_exit::UserExit;
 use quarry::gfp::Gfp;
 use quarry::global::{self, AddressSpace, Resolution, ThisKernel, UserFault};
@@ -98,7 +98,7 @@ impl Process {
     }
 
     /// This CPU sees the process.
-    fn enter(&self) {
+    pub(crate) fn enter(&self) {
         set_up();
         current().store((&raw const self.space).cast_mut(), Ordering::Relaxed);
         raw!(global::activate(&self.space)).expect("a number");
@@ -118,7 +118,7 @@ impl Process {
         frame.x[..3].copy_from_slice(&arguments);
         self.enter();
         let result = loop {
-            match enter_user(&mut frame) {
+            match global::run_user(&self.space, &mut frame) {
                 UserExit::Syscall(1) => break Ok(frame.x[3]),
                 UserExit::Interrupt => {}
                 UserExit::Abort(esr, far) => {

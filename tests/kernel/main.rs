@@ -54,6 +54,7 @@ mod raw_face;
 mod reclaim;
 mod reserved;
 mod resource;
+mod run_user;
 mod set_memory;
 mod slab;
 mod slab_bulk;

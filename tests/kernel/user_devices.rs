@@ -8,10 +8,12 @@ use quarry::gfp::Gfp;
 use quarry::global::{self, IoMem, UserError};
 use quarry::hal::prot::MemoryType;
 use quarry::ktest;
+use quarry::mm::layout::phys_to_virt;
 use quarry::mm::page::Page;
 use quarry::mm::user::SpaceFault;
 use quarry::mm::user::map::{
-    Advice, Backing, MapError, MmapRequest, MremapRequest, NewArea, ObjectId, Objects, Place, VmFlags,
+    Advice, Backing, FilePage, MapError, MmapRequest, MremapRequest, NewArea, NoFilePage, ObjectId, Objects, Place,
+    VmFlags,
 };
 use spin::Once;
 
@@ -40,12 +42,15 @@ const SECRET: ObjectId = object(3);
 const WRONG: ObjectId = object(4);
 /// Pages that are put in one by one.
 const PAGES: ObjectId = object(5);
+/// What the pages of a driver begin with that sleeps in each fault. Two of them; the third is asked for and not given.
+pub(super) const SLOW: u32 = 6;
 
 /// Drivers, and what they have.
 struct Drivers {
     clock: IoMem,
     memory: VirtAddr,
     secret: VirtAddr,
+    slow: Page,
     areas: AtomicI32,
     opened: AtomicI32,
 }
@@ -77,9 +82,19 @@ impl Objects for Files {
                 area.flags |= VmFlags::MIXEDMAP;
                 Ok(())
             }
+            object if object.0.get() == u64::from(SLOW) => Ok(()),
             // ENODEV
             _ => Err(MapError::File(19)),
         }
+    }
+
+    fn fault(&self, object: ObjectId, index: u64, _: Gfp) -> Result<FilePage, NoFilePage> {
+        if object.0.get() != u64::from(SLOW) {
+            return Err(NoFilePage::NothingThere);
+        }
+        let page = super::run_user::sleep_in_fault(drivers().slow);
+        // SAFETY: the page stays for good, and holds a number that anybody may read.
+        if index < 2 { Ok(unsafe { FilePage::new(page) }) } else { Err(NoFilePage::NothingThere) }
     }
 
     fn get(&self, _: ObjectId) {
@@ -114,7 +129,11 @@ fn drivers() -> &'static Drivers {
         let clock = unsafe { IoMem::new(RTC, PAGE_SIZE, MemoryType::DeviceNGnRE) }.expect("the clock of virt");
         let memory = VirtAddr::of(global::vmalloc_user(BUFFER).expect("memory").as_ptr());
         let secret = VirtAddr::of(global::vmalloc(BUFFER).expect("memory").as_ptr());
-        Drivers { clock, memory, secret, areas: AtomicI32::new(0), opened: AtomicI32::new(0) }
+        let slow = global::alloc_page(Gfp::KERNEL.union(Gfp::ZERO)).expect("memory");
+        let first = phys_to_virt(global::page_to_phys(slow)).expect("RAM").as_ptr::<u32>();
+        // SAFETY: the first word of a page that is nobody else's yet.
+        unsafe { first.write(SLOW) };
+        Drivers { clock, memory, secret, slow, areas: AtomicI32::new(0), opened: AtomicI32::new(0) }
     })
 }
 
@@ -124,6 +143,12 @@ fn map(process: &Process, object: ObjectId, pages: u64, flags: VmFlags) -> Resul
         flags,
         ..MmapRequest::anonymous(pages * PAGE_SIZE, flags)
     })
+}
+
+/// Maps the driver that sleeps.
+pub(super) fn map_slow(process: &Process, pages: u64) -> Result<UserAddr, MapError> {
+    drivers();
+    map(process, object(u64::from(SLOW)), pages + 1, READ)
 }
 
 fn counts() -> (i32, i32) {

@@ -3,7 +3,7 @@
 use crate::{say, sched};
 use quarry::addr::UserAddr;
 use quarry::arch::aarch64::irq;
-use quarry::arch::aarch64::user::{UserFrame, enter_user};
+use quarry::arch::aarch64::user::UserFrame;
 use quarry::arch::aarch64::user_exit::UserExit;
 use quarry::hal::wait::WaitQueue;
 use quarry::mm::user::SpaceFault;
@@ -91,11 +91,12 @@ impl Process {
         self.load(program).unwrap_or_else(|error| panic!("{error}"));
         let mut frame = UserFrame::new(UserAddr::new(CODE), UserAddr::new(STACK));
         loop {
-            match enter_user(&mut frame) {
+            match quarry::run_user(&self.space, &mut frame) {
                 UserExit::Syscall(_) => match self.call(&mut frame) {
                     Some(value) => return End::Exited(value),
                     None => {}
                 },
+                // One that the space did not resolve: why.
                 UserExit::Abort(esr, far) => match UserFault::new(esr, far) {
                     Some(fault) => match resolve_user_fault(&self.space, &fault, Gfp::USER) {
                         Ok(_) => {}

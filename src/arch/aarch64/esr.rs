@@ -35,24 +35,43 @@ impl Esr {
     /// The details of an instruction or data abort; `None` for every other class.
     #[must_use]
     pub const fn abort(self) -> Option<Abort> {
-        let access = match self.class() {
-            ExceptionClass::INSTRUCTION_ABORT_LOWER | ExceptionClass::INSTRUCTION_ABORT => Access::Execute,
-            // A cache maintenance instruction reports WnR = 1 although it writes nothing (CM, bit 8).
-            ExceptionClass::DATA_ABORT_LOWER | ExceptionClass::DATA_ABORT => {
-                if self.bit(8) {
-                    Access::CacheMaintenance
-                } else if self.bit(6) {
-                    Access::Write
-                } else {
-                    Access::Read
-                }
-            }
-            _ => return None,
-        };
+        let class = self.class();
+        if !matches!(
+            class,
+            ExceptionClass::INSTRUCTION_ABORT_LOWER
+                | ExceptionClass::INSTRUCTION_ABORT
+                | ExceptionClass::DATA_ABORT_LOWER
+                | ExceptionClass::DATA_ABORT
+        ) {
+            return None;
+        }
         let status = FaultStatus::decode(self.field(0, 6));
         // FnV, bit 10, has a meaning for a synchronous external abort only.
         let address_valid = !(self.bit(10) && matches!(status, FaultStatus::External));
-        Some(Abort { access, status, walk_of_stage_2: self.bit(7), address_valid })
+        Some(Abort { access: self.access(), status, walk_of_stage_2: self.bit(7), address_valid })
+    }
+
+    /// The access of an abort that a handler may resolve: a translation, access flag or permission fault at a level from 0 to 3
+    /// (DFSC and IFSC 0b0001xx to 0b0011xx), as these tables have no other. Only for the syndrome of an abort, of which it says in a few instructions what [`Self::abort`] says.
+    #[must_use]
+    #[inline(always)]
+    pub const fn resolvable_abort(self) -> Option<Access> {
+        if (self.0 >> 2 & 0xf).wrapping_sub(1) > 2 { None } else { Some(self.access()) }
+    }
+
+    /// The access of an abort: an instruction abort has bit 28 clear. A cache maintenance instruction reports WnR = 1 although it
+    /// writes nothing (CM, bit 8).
+    #[inline(always)]
+    const fn access(self) -> Access {
+        if !self.bit(28) {
+            Access::Execute
+        } else if self.bit(8) {
+            Access::CacheMaintenance
+        } else if self.bit(6) {
+            Access::Write
+        } else {
+            Access::Read
+        }
     }
 
     /// The 16-bit comment of the BRK, SVC, HVC or SMC instruction that caused the exception.

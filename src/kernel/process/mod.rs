@@ -1,7 +1,7 @@
 //! Processes of the reference kernel: programs from ELF files that run at EL0, on all CPUs, with Linux's system calls.
 //!
 //! A process is an address space ([`AddressSpace`]), threads, and a place in a table of fixed
-//! length. A thread has no stack in the kernel: [`enter_user`](crate::arch::aarch64::user::enter_user) returns with
+//! length. A thread has no stack in the kernel: [`run_user`](crate::global::run_user) returns with
 //! its registers, and whatever it waits for, it makes its system call again afterwards.
 //!
 //! | file | what it holds |

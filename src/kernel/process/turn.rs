@@ -7,7 +7,6 @@ use super::table::{Place, Turn};
 use super::{Ended, Signal, death, processes, wake_somebody};
 use crate::addr::UserAddr;
 use crate::arch::aarch64::esr::FaultStatus;
-use crate::arch::aarch64::user::enter_user;
 use crate::arch::aarch64::user_exit::UserExit;
 use crate::gfp::Gfp;
 use crate::global::{self, UserFault};
@@ -66,7 +65,11 @@ fn run_seen(turn: &mut Turn, seen: &Seen) -> Over {
         if is_dying(turn.place) {
             return Over::Thread(Ended::Killed(Signal::Kill));
         }
-        let exit = enter_user(&mut turn.frame);
+        let Some(space) = seen.space() else {
+            condemn(turn.place, Ended::Killed(Signal::Kill));
+            continue;
+        };
+        let exit = global::run_user(space, &mut turn.frame);
         let mut why = None;
         let signal = match exit {
             UserExit::Syscall(0) => match syscall::run(turn, seen) {

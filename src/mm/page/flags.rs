@@ -358,6 +358,7 @@ impl PageState {
 
     /// Use of the block.
     #[must_use]
+    #[inline(always)]
     pub const fn kind(self) -> Kind {
         Kind::from_bits(self.0 >> KIND_SHIFT)
     }

@@ -8,7 +8,7 @@ use super::map::{
 };
 use super::map_lock::{Busy, MapLock, Reader};
 use super::over::Over;
-use super::pages::{Backing, FaultAccess, FaultError, Handled, PagesError, Usage, UserHal, UserPages};
+use super::pages::{Backing, FaultAccess, FaultError, Handled, PagesError, Usage, UserHal, UserPages, unit_in};
 use super::terms::{access, share, virt, virt_range};
 use crate::addr::{Order, PAGE_SIZE, PhysAddr, UserAddr, UserRange, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
@@ -269,6 +269,53 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
     ///
     /// [`SpaceFault`]: the process gets a signal, or the copy that met it ends short.
     pub fn fault(&self, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
+        match self.fault_usual(addr, access, gfp) {
+            Some(result) => result,
+            None => self.fault_any(addr, access, gfp),
+        }
+    }
+
+    /// Resolves a fault if it is a usual one: of private anonymous memory whose pages come one by one, in an area that permits the
+    /// access and that nobody changes. `None` otherwise: [`Self::fault_any`] looks once more.
+    #[inline(always)]
+    pub(crate) fn fault_usual(
+        &self,
+        addr: UserAddr,
+        access: FaultAccess,
+        gfp: Gfp,
+    ) -> Option<Result<Handled, SpaceFault>> {
+        let map = self.map.try_read(self.hal()).ok()?;
+        let area = map.find_vma(addr)?;
+        // One comparison: the access is permitted, and the object has no name.
+        let (flags, wanted) = (area.flags(), wanted(access));
+        if area.start() > addr
+            || flags & (wanted | VmFlags::FILE | VmFlags::SHARED) != wanted
+            || self.killed.load(Ordering::Acquire)
+        {
+            return None;
+        }
+        let at = virt(addr.align_down(PAGE_SIZE));
+        let handled = match access {
+            FaultAccess::Write => {
+                let larger = self.largest != Order::ZERO;
+                if larger && unit_in(virt_range(area.range()), at, Backing::RUN).is_some() {
+                    return None;
+                }
+                match self.pages.fault_write(at, gfp) {
+                    Ok(handled) => handled?,
+                    Err(_) => return Some(Err(SpaceFault::OutOfMemory)),
+                }
+            }
+            FaultAccess::Read => self.pages.fault_read(at, flags.contains(VmFlags::EXEC))?,
+            FaultAccess::Execute => return None,
+        };
+        Some(self.unless_killed(handled))
+    }
+
+    /// Resolves any fault.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn fault_any(&self, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
         let map = if gfp.may_wait() { self.map.read(self.hal()) } else { self.map.try_read(self.hal()) };
         let map = map.map_err(|Busy| SpaceFault::Busy)?;
         match map.find_vma(addr) {
@@ -316,19 +363,13 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         if at < end { Err(SpaceFault::NotMapped(at)) } else { Ok(()) }
     }
 
-    #[inline(always)]
     fn fault_in(&self, area: &Vma, addr: UserAddr, access: FaultAccess, gfp: Gfp) -> Result<Handled, SpaceFault> {
         // INVARIANT: SPC-2: `kill` sets this before it unmaps.
         if self.killed.load(Ordering::Acquire) {
             return Err(SpaceFault::Killed);
         }
         let flags = area.flags();
-        let wanted = match access {
-            FaultAccess::Read => VmFlags::READ,
-            FaultAccess::Write => VmFlags::WRITE,
-            FaultAccess::Execute => VmFlags::EXEC,
-        };
-        let Some(backing) = backing(area, self.largest).filter(|_| flags.contains(wanted)) else {
+        let Some(backing) = backing(area, self.largest).filter(|_| flags.contains(wanted(access))) else {
             return Err(SpaceFault::Denied(addr));
         };
         if !area.is_anonymous() && self.pages.tables().translate(virt(addr)).is_none() {
@@ -479,6 +520,21 @@ impl<'a, H: SpaceHal<'a>> fmt::Debug for AddressSpace<'a, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AddressSpace").field("pages", &self.pages).finish_non_exhaustive()
     }
+}
+
+/// The permission that an access needs.
+#[inline(always)]
+const fn wanted(access: FaultAccess) -> VmFlags {
+    // A shift where a table would be looked up.
+    const fn flag(access: FaultAccess) -> u32 {
+        1 << access as u32
+    }
+    const {
+        assert!(flag(FaultAccess::Read) == VmFlags::READ.bits());
+        assert!(flag(FaultAccess::Write) == VmFlags::WRITE.bits());
+        assert!(flag(FaultAccess::Execute) == VmFlags::EXEC.bits());
+    }
+    VmFlags::from_bits_retain(flag(access))
 }
 
 /// The permissions that an area of a leaf with this access has.

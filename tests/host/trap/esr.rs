@@ -123,3 +123,21 @@ proptest! {
         prop_assert_eq!(ExceptionClass::new(esr.class().get()), esr.class());
     }
 }
+
+/// The quick answer is the one in words, for every syndrome of an abort.
+#[test]
+fn an_abort_that_can_be_resolved_is_told_quickly() {
+    for class in [0x20, 0x21, 0x24, 0x25] {
+        for iss in 0..1 << 11 {
+            let esr = esr(class, iss);
+            let abort = esr.abort().expect("an abort");
+            // Level -1 is that of 52-bit addresses.
+            let can_be = abort.status != FaultStatus::Translation(-1)
+                && matches!(
+                    abort.status,
+                    FaultStatus::Translation(_) | FaultStatus::AccessFlag(_) | FaultStatus::Permission(_)
+                );
+            assert_eq!(esr.resolvable_abort(), can_be.then_some(abort.access), "{esr:?}");
+        }
+    }
+}

@@ -30,6 +30,7 @@ pub(crate) struct Figures {
 pub(crate) enum Headline {
     Batch,
     Mean,
+    Median,
     P99,
     Max,
 }
@@ -55,6 +56,7 @@ impl Figures {
             units: units.parse().ok()?,
             headline: match *headline {
                 "batch" => Headline::Batch,
+                "median" => Headline::Median,
                 "p99" => Headline::P99,
                 "max" => Headline::Max,
                 _ => return None,
@@ -89,6 +91,7 @@ impl Figures {
         match (self.headline, &self.batch) {
             (Headline::Batch, Some((_, mean))) => mean,
             (Headline::Batch | Headline::Mean, _) => &self.mean,
+            (Headline::Median, _) => &self.median,
             (Headline::P99, _) => &self.p99,
             (Headline::Max, _) => &self.max,
         }
@@ -99,9 +102,14 @@ impl Figures {
         self.headline().parse().unwrap_or(f64::NAN)
     }
 
+    /// The mean of the batch, where there is one; else the figure that is compared.
+    pub(crate) fn mean_of_batch(&self) -> &str {
+        self.batch.as_ref().map_or_else(|| self.headline(), |(_, mean)| mean)
+    }
+
     /// Instructions of the whole operation; none where the samples are of operations that differ.
     pub(crate) fn whole(&self) -> Option<f64> {
-        (self.headline == Headline::Batch).then(|| self.value() * self.units as f64)
+        matches!(self.headline, Headline::Batch | Headline::Median).then(|| self.value() * self.units as f64)
     }
 }
 
@@ -228,6 +236,7 @@ mod tests {
         assert_eq!(by("max"), Some(("141".to_owned(), false)));
         assert_eq!(by("p99"), Some(("140".to_owned(), false)));
         assert_eq!(by("batch"), Some(("138.01".to_owned(), true)));
+        assert_eq!(by("median"), Some(("138".to_owned(), true)));
         assert_eq!(by("least"), None);
     }
 

@@ -93,7 +93,7 @@ pub(crate) fn details(results: &Results) -> String {
         lines.push([
             row.name.clone(),
             format!("{} {}", row.by, row.version),
-            figures.headline().to_owned(),
+            figures.mean_of_batch().to_owned(),
             figures.min.clone(),
             figures.median.clone(),
             figures.p99.clone(),

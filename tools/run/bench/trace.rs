@@ -64,13 +64,14 @@ pub(crate) fn run(
     if !watchdog.join().unwrap_or(false) {
         return Err(format!("tracing took longer than {} s", LIMIT.as_secs()));
     }
-    let traced: Vec<(usize, u64)> = text.lines().filter_map(traced).collect();
+    let traced: Vec<Traced> = text.lines().filter_map(traced).collect();
     if traced.len() != regions.len() {
         let why = format!("{} operations left {} traces", traced.len(), regions.len());
         return Err(format!("{why}; the console:\n{text}"));
     }
     let mut executed = BTreeMap::new();
-    for ((number, count), mut region) in traced.into_iter().zip(regions) {
+    for (Traced { number, count, left_out }, mut region) in traced.into_iter().zip(regions) {
+        region.instructions = region.instructions.saturating_sub(left_out);
         // A process's load or store that faulted is logged, and did not count.
         if region.instructions.checked_sub(count).is_some_and(|faulted| faulted <= region.left) {
             region.instructions = count;
@@ -84,10 +85,22 @@ pub(crate) fn run(
     Ok(executed)
 }
 
-/// The number of a row, and what the counter said of the operation that was traced.
-fn traced(line: &str) -> Option<(usize, u64)> {
-    let (number, count) = line.strip_prefix("bench: traced\t")?.split_once('\t')?;
-    Some((number.parse().ok()?, count.parse().ok()?))
+/// What the image says of an operation that was traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Traced {
+    /// The row's number.
+    number: usize,
+    /// What the counter said.
+    count: u64,
+    /// Instructions that the counter saw and the row leaves out.
+    left_out: u64,
+}
+
+fn traced(line: &str) -> Option<Traced> {
+    let mut fields = line.strip_prefix("bench: traced\t")?.split('\t');
+    let number = fields.next()?.parse().ok()?;
+    let mut next = || fields.next()?.parse().ok();
+    Some(Traced { number, count: next()?, left_out: next()? })
 }
 
 /// `MRS Xt, PMEVCNTR0_EL0`: a reading of the counter, with t in the low five bits.
@@ -160,8 +173,8 @@ mod tests {
     fn lines_of_the_log_are_read() {
         let line = b"Trace 0: 0x7f0a34000100 [00000000/ffff800080001234/00000009/ff020001] memcpy\n";
         assert_eq!(program_counter(line), Some(0xffff_8000_8000_1234));
-        assert_eq!(traced("bench: traced\t7\t140"), Some((7, 140)));
-        assert_eq!(traced("bench: traced\t7"), None);
+        assert_eq!(traced("bench: traced\t7\t140\t9"), Some(Traced { number: 7, count: 140, left_out: 9 }));
+        assert_eq!(traced("bench: traced\t7\t140"), None);
         assert_eq!(program_counter(b"Stopped execution of TB chain before 0x7f [ffff800080001234]\n"), None);
     }
 }

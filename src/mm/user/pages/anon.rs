@@ -22,7 +22,7 @@ impl<H: UserHal> UserPages<H> {
     /// An absent entry of the last level.
     pub(super) fn fault_absent(&self, at: &At<'_>, count: Count, spare: &mut Spare<'_, H>) -> Result<Handled, Need> {
         if at.access != FaultAccess::Write && at.area.sharing == Sharing::Private && !at.own {
-            let zero = self.hal().zero_page().start();
+            let zero = self.zero_page().start();
             let entry = Format::<H>::leaf(LeafLevel::Pte, zero, at.area.read_prot(), false);
             count.add(self.tables().mmu(), 1);
             at.table.write(self.tables().mmu(), at.slot, entry);

@@ -99,11 +99,18 @@ impl Backing {
     }
 
     /// The unit of `order` around `at`, if the area may have one there.
+    #[inline]
     pub(super) fn unit(&self, at: VirtAddr, order: Order, largest: Order) -> Option<VirtRange> {
-        let size = order.pages() * PAGE_SIZE;
-        let unit = VirtRange::from_size(at.align_down(size), size)?;
-        (order <= self.largest.min(largest) && self.range.contains_range(unit)).then_some(unit)
+        let unit = unit_in(self.range, at, order)?;
+        (order <= self.largest.min(largest)).then_some(unit)
     }
+}
+
+/// The unit of `order` around `at`, if it lies in `range`.
+#[inline(always)]
+pub(in crate::mm::user) fn unit_in(range: VirtRange, at: VirtAddr, order: Order) -> Option<VirtRange> {
+    let size = order.pages() * PAGE_SIZE;
+    VirtRange::from_size(at.align_down(size), size).filter(|unit| range.contains_range(*unit))
 }
 
 const fn order(raw: u8) -> Order {

@@ -19,7 +19,7 @@ impl<H: UserHal> UserPages<H> {
         let frames = Frames::new(self.hal());
         let pfn = Pfn::containing(leaf.phys);
         let block = frames.block(pfn);
-        let is_zero = pfn == self.hal().zero_page() && leaf.level == LeafLevel::Pte;
+        let is_zero = pfn == self.zero_page() && leaf.level == LeafLevel::Pte;
         let shared = at.area.sharing == Sharing::Shared;
         let may_stay = match block {
             _ if is_zero => !at.own && at.access != FaultAccess::Write,

@@ -10,7 +10,7 @@ use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat, Leaf, RawEntry};
 use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::Mmu;
-use crate::hal::prot::Prot;
+use crate::hal::prot::{Access, Prot};
 use crate::mm::pgtable::Table;
 
 /// Reason why a fault cannot go on under the lock.
@@ -56,7 +56,6 @@ impl<H: UserHal> UserPages<H> {
     ///
     /// [`FaultError::Outside`], [`FaultError::Denied`], [`FaultError::Guard`] for an access that cannot be;
     /// [`FaultError::OutOfMemory`]. Nothing has changed then, but tables may have been added.
-    #[inline(always)]
     pub fn fault(&self, addr: VirtAddr, access: FaultAccess, area: &Backing, gfp: Gfp) -> Result<Handled, FaultError> {
         let at = addr.align_down(PAGE_SIZE);
         if !area.range.contains(at) || area.range.end().get() > super::space_pages::USER_END {
@@ -66,8 +65,9 @@ impl<H: UserHal> UserPages<H> {
             return Err(FaultError::Denied(addr));
         }
         let usual = match access {
-            FaultAccess::Write if area.largest == Order::ZERO => self.fault_write(at, area, gfp)?,
-            FaultAccess::Read => self.fault_read(at, area),
+            _ if area.sharing != Sharing::Private => None,
+            FaultAccess::Write if area.unit(at, Backing::RUN, area.largest).is_none() => self.fault_write(at, gfp)?,
+            FaultAccess::Read => self.fault_read(at, area.access == Access::Execute),
             FaultAccess::Write | FaultAccess::Execute => None,
         };
         if let Some(handled) = usual {

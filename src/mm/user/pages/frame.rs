@@ -155,12 +155,7 @@ impl<'h, H: UserHal> Frames<'h, H> {
     /// Makes a block that has just been allocated one of user memory, with one reference for the leaf to come, at `at`.
     #[inline]
     pub(super) fn claim(&self, page: Page, at: VirtAddr) {
-        let map = self.map();
-        let descriptor = map.get(page);
-        descriptor.set_next(place_of(at));
-        // INVARIANT: USR-2.
-        descriptor.set_prev(0);
-        descriptor.claim_fresh(Kind::User);
+        self.kept().claim(page, at);
     }
 
     /// The same as `count` pages, each a block of its own. The block is the caller's alone.
@@ -286,8 +281,18 @@ impl<'h, H: UserHal> Frames<'h, H> {
 pub(super) struct Kept<H: UserHal>(pub(super) <H::Pages as PageHal>::Map);
 
 impl<H: UserHal> Kept<H> {
+    /// [`Frames::claim`].
     #[inline(always)]
-    fn find(&self, pfn: Pfn) -> Option<Page> {
+    pub(super) fn claim(&self, page: Page, at: VirtAddr) {
+        let descriptor = self.0.get(page);
+        descriptor.set_next(place_of(at));
+        // INVARIANT: USR-2.
+        descriptor.set_prev(0);
+        descriptor.claim_fresh(Kind::User);
+    }
+
+    #[inline(always)]
+    pub(super) fn find(&self, pfn: Pfn) -> Option<Page> {
         match find_near(&self.0, pfn) {
             Some(page) => Some(page),
             None => find_far(self.0, pfn),
@@ -381,11 +386,10 @@ impl<H: UserHal> Kept<H> {
         state.references() > 1 && descriptor.exchange(state, state.with_one_less()).is_ok()
     }
 
-    /// Drops a reference to such a block, if it is not the last: whether it did. No CPU reaches the frame through the leaf any
-    /// more, so the flush has ordered what was done there before the free by the last owner.
+    /// Drops a reference to the user block that this page heads, if it is not the last: whether it did. No CPU reaches the frame
+    /// through the leaf any more, so the flush has ordered what was done there before the free by the last owner.
     #[inline(always)]
-    pub(super) fn unshare(&self, pfn: Pfn) -> bool {
-        let Some(page) = self.find(pfn) else { return false };
+    pub(super) fn unshare_page(&self, page: Page) -> bool {
         let one_less = |state: PageState| {
             let shared = state.kind() == Kind::User && state.references() > 1;
             shared.then(|| (state.with_one_less(), ()))

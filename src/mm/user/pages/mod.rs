@@ -50,6 +50,7 @@ mod spare;
 mod usual;
 mod zap;
 
+pub(in crate::mm::user) use backing::unit_in;
 pub use backing::{Backing, FaultAccess, Handled, Sharing};
 #[cfg(all(feature = "global", target_os = "none"))]
 pub(crate) use check::check_each;

@@ -9,7 +9,7 @@ use super::{FaultError, PagesError, UserHal, class};
 use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat};
-use crate::hal::level::{LeafLevel, Run};
+use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::{Asid, Mmu};
 use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
@@ -63,6 +63,8 @@ pub struct UserPages<H: UserHal> {
     entries: [OrderedLock<(), class::UserEntries, H::Relax>; STRIPES],
     anon: AtomicU64,
     mapped: AtomicU64,
+    /// [`UserHal::zero_page`], known to each fault without a call.
+    zero: Pfn,
     /// A guess at what the next write fault needs: what the last one needed.
     pub(super) expected: AtomicU8,
 }
@@ -77,6 +79,7 @@ impl<H: UserHal> UserPages<H> {
         let tables = PageTable::new_user(hal.mmu(), &hal.frames(gfp), asid)?;
         hal.count_space(true);
         Ok(Self {
+            zero: hal.zero_page(),
             hal,
             tables,
             structure: OrderedLock::new(()),
@@ -95,6 +98,12 @@ impl<H: UserHal> UserPages<H> {
     /// The machine.
     pub const fn hal(&self) -> &H {
         &self.hal
+    }
+
+    /// The page that is mapped read-only where memory was read and never written.
+    #[inline(always)]
+    pub(super) const fn zero_page(&self) -> Pfn {
+        self.zero
     }
 
     /// The tables, to be looked at.
@@ -173,6 +182,24 @@ impl<H: UserHal> UserPages<H> {
             return Ok(());
         }
         spare.get_tables(missing)?;
+        self.link_tables(at, level, spare)
+    }
+
+    /// [`Self::grow`] to last entries, for a fault that has just missed them.
+    pub(super) fn grow_locked(&self, at: VirtAddr, spare: &Spare<'_, H>) -> Result<(), FaultError> {
+        let missing = {
+            let _entries = self.lock_entries(at);
+            let (found, raw) = self.tables.lowest(at);
+            if raw.is_absent() { (Level::Pte as usize).saturating_sub(found.level() as usize) } else { 0 }
+        };
+        if missing == 0 {
+            return Ok(());
+        }
+        spare.get_tables(missing)?;
+        self.link_tables(at, LeafLevel::Pte, spare)
+    }
+
+    fn link_tables(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
         loop {
             let grown = {
                 let _structure = self.lock_structure();

@@ -2,11 +2,11 @@
 //! Anything else is left to the slow path, with nothing changed.
 #![forbid(unsafe_code)]
 
-use super::frame::{Dropped, Frames};
+use super::frame::{Dropped, Frames, Kept};
 use super::hal::Format;
 use super::space_pages::UserPages;
 use super::spare::Spare;
-use super::{Backing, FaultError, Handled, Sharing, UserHal};
+use super::{FaultError, Handled, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
 use crate::hal::entry::{EntryFormat, RawEntry};
@@ -14,7 +14,7 @@ use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
-use crate::mm::page::{Kind, Page};
+use crate::mm::page::{Kind, Page, PageMap};
 use crate::mm::pgtable::Gather;
 use core::sync::atomic::Ordering;
 
@@ -88,37 +88,41 @@ impl Notes {
 }
 
 impl<H: UserHal> UserPages<H> {
-    #[inline]
-    fn plan(&self, raw: RawEntry, area: &Backing, frames: &Frames<'_, H>) -> Option<Plan> {
+    /// The need of a write to what an entry maps, and the descriptor of its page, if that has one that matters.
+    #[inline(always)]
+    fn plan(&self, raw: RawEntry, kept: &Kept<H>) -> Option<(Plan, Page)> {
         if raw.is_absent() {
-            return Some(Plan::Fill);
+            return Some((Plan::Fill, Page::new(0)));
         }
-        if without_address::<Format<H>>(raw) != ordinary::<Format<H>>(Access::ReadOnly)
-            || area.sharing != Sharing::Private
-        {
+        if without_address::<Format<H>>(raw) != ordinary::<Format<H>>(Access::ReadOnly) {
             return None;
         }
         let pfn = Format::<H>::frame_of(raw);
-        if pfn == self.hal().zero_page() {
-            return Some(Plan::Replace);
+        if pfn == self.zero_page() {
+            return Some((Plan::Replace, Page::new(0)));
         }
-        let page = frames.find(pfn)?;
-        let state = frames.state(page);
-        if state.kind() != Kind::User || state.order() != Order::ZERO || frames.pins(page) != 0 {
+        let page = kept.find(pfn)?;
+        let descriptor = kept.0.get(page);
+        let state = descriptor.state();
+        // No pin: nobody counts one while this entry is locked.
+        if state.kind() != Kind::User || state.order() != Order::ZERO || descriptor.prev() != 0 {
             return None;
         }
-        Some(if state.references() == 1 { Plan::Reuse } else { Plan::Copy })
+        Some((if state.references() == 1 { Plan::Reuse } else { Plan::Copy }, page))
     }
 
-    /// Resolves a write fault in a writable area whose pages are allocated one by one. `None` if it is no usual case.
+    /// Resolves a write fault in a private writable area whose pages are allocated one by one. `None` if it is no usual case.
     ///
     /// The next such fault of the space probably needs what the last one needed: so its page is there before the lock is
     /// taken, and the usual case looks once. A wrong guess costs a second look, and the page that nobody needs.
-    #[inline(never)]
-    pub(super) fn fault_write(&self, at: VirtAddr, area: &Backing, gfp: Gfp) -> Result<Option<Handled>, FaultError> {
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError::OutOfMemory`].
+    #[inline(always)]
+    pub(in crate::mm::user) fn fault_write(&self, at: VirtAddr, gfp: Gfp) -> Result<Option<Handled>, FaultError> {
         let frames = Frames::new(self.hal());
-        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO);
-        let gfp = if area.sharing == Sharing::Private { gfp | Gfp::MOVABLE } else { gfp };
+        let gfp = gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO) | Gfp::MOVABLE;
         let guess = self.guess();
         // Nobody is to give anything up for a guess, nor be asked twice who has nothing to give up.
         let lightly = match gfp.may_wait() {
@@ -126,46 +130,52 @@ impl<H: UserHal> UserPages<H> {
             false => gfp,
         };
         let page = match guess {
-            Plan::Fill | Plan::Replace => {
-                frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok().map(|page| (page, true))
+            Plan::Fill => {
+                let page = frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok();
+                if let Some(page) = page
+                    && let Some(handled) = self.fill_absent(at, page, &frames)
+                {
+                    return Ok(Some(handled));
+                }
+                return self.fault_write_again(at, gfp, page.map(|page| (page, true)), guess);
             }
+            Plan::Replace => frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok().map(|page| (page, true)),
             Plan::Copy => frames.pages().alloc_pages(lightly, Order::ZERO).ok().map(|page| (page, false)),
             Plan::Reuse => None,
         };
-        let handled = match page {
-            Some((page, _)) if guess == Plan::Fill => self.fill_absent(at, page, &frames),
-            _ => match self.carry_out(at, area, page, &frames) {
-                Carried::Out(handled) => Some(handled),
-                Carried::Needs(_) | Carried::Unusual => None,
-            },
-        };
-        if let Some(handled) = handled {
-            return Ok(Some(handled));
+        match self.carry_out(at, page, &frames) {
+            Carried::Out(handled) => Ok(Some(handled)),
+            Carried::Needs(_) | Carried::Unusual => self.fault_write_again(at, gfp, page, guess),
         }
-        self.fault_write_again(at, area, gfp, page, guess != Plan::Reuse && page.is_none() && !gfp.may_wait())
     }
 
-    /// [`Self::fault_write`] after a wrong guess, for which this page was allocated. `refused`: none can be.
+    /// [`Self::fault_write`] after a wrong guess, for which this page was allocated, if it could be.
     #[cold]
     #[inline(never)]
     fn fault_write_again(
         &self,
         at: VirtAddr,
-        area: &Backing,
         gfp: Gfp,
         mut page: Option<(Page, bool)>,
-        refused: bool,
+        guess: Plan,
     ) -> Result<Option<Handled>, FaultError> {
         let frames = Frames::new(self.hal());
-        // Where nothing is, as was guessed, it is the table that is missing.
-        if let Some((zeroed, true)) = page
-            && let Err(error) = self.grow(at, LeafLevel::Pte, &Spare::new(self.hal(), gfp, Order::ZERO))
-        {
-            frames.discard(zeroed);
-            return Err(error);
+        // Nor will there be one, where nobody may be asked.
+        let refused = guess != Plan::Reuse && page.is_none() && !gfp.may_wait();
+        // Where nothing is, as was guessed, it is a table that is missing.
+        if let Some((zeroed, true)) = page {
+            if let Err(error) = self.grow_locked(at, &Spare::new(self.hal(), gfp, Order::ZERO)) {
+                frames.discard(zeroed);
+                return Err(error);
+            }
+            if guess == Plan::Fill
+                && let Some(handled) = self.fill_absent(at, zeroed, &frames)
+            {
+                return Ok(Some(handled));
+            }
         }
         for _ in 0..LOOKS {
-            let plan = match self.carry_out(at, area, page, &frames) {
+            let plan = match self.carry_out(at, page, &frames) {
                 Carried::Out(handled) => return Ok(Some(handled)),
                 Carried::Needs(plan) => Some(plan),
                 Carried::Unusual => None,
@@ -195,8 +205,9 @@ impl<H: UserHal> UserPages<H> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(at);
         let (table, _, count) = tables.last_entry(at).filter(|(_, raw, _)| raw.is_absent())?;
-        frames.claim(page, at);
-        let leaf = ordinary::<Format<H>>(Access::ReadWrite).get() | frames.pfn(page).start().get();
+        let kept = frames.kept();
+        kept.claim(page, at);
+        let leaf = ordinary::<Format<H>>(Access::ReadWrite).get() | kept.0.pfn(page).start().get();
         // The zeroes are visible to every CPU before the entry is.
         mmu.publish_table();
         count.add(mmu, 1);
@@ -230,11 +241,12 @@ impl<H: UserHal> UserPages<H> {
 
     /// One look at an entry to be written to, and what it needs done, if `page`, zeroed or not, serves for that.
     #[inline(always)]
-    fn carry_out(&self, at: VirtAddr, area: &Backing, page: Option<(Page, bool)>, frames: &Frames<'_, H>) -> Carried {
+    fn carry_out(&self, at: VirtAddr, page: Option<(Page, bool)>, frames: &Frames<'_, H>) -> Carried {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(at);
         let Some((table, raw, count)) = tables.last_entry(at) else { return Carried::Unusual };
-        let Some(plan) = self.plan(raw, area, frames) else { return Carried::Unusual };
+        let kept = frames.kept();
+        let Some((plan, old_page)) = self.plan(raw, &kept) else { return Carried::Unusual };
         let (slot, old) = (Level::Pte.slot(at), Format::<H>::frame_of(raw));
         let leaf = |pfn: Pfn| RawEntry::new(ordinary::<Format<H>>(Access::ReadWrite).get() | pfn.start().get());
         let page = match page {
@@ -255,26 +267,26 @@ impl<H: UserHal> UserPages<H> {
                 return Carried::Needs(plan);
             }
         };
-        let new = frames.pfn(page);
-        frames.claim(page, at);
+        let new = kept.0.pfn(page);
+        kept.claim(page, at);
         if plan == Plan::Copy {
             // Nobody writes the old page meanwhile: each leaf that maps it is read-only.
             frames.copy(old.start(), new.start(), 1);
         }
+        // The content is visible to every CPU before the entry is.
         if plan != Plan::Fill {
-            // Break-before-make: the leaf maps another frame from now on.
+            // Break-before-make: the leaf maps another frame from now on. The flush orders what comes before it.
             table.write(mmu, slot, RawEntry::ABSENT);
             tables.flush_leaf(at, LeafLevel::Pte);
         } else {
             count.add(mmu, 1);
+            mmu.publish_table();
         }
-        // The content is visible to every CPU before the entry is.
-        mmu.publish_table();
         table.write(mmu, slot, leaf(new));
         mmu.publish();
         if plan == Plan::Copy {
             // Not before the flush: the last other owner may free it at once. One page of this space's for another.
-            if !frames.kept().unshare(old) {
+            if !kept.unshare_page(old_page) {
                 self.let_go(old, frames);
             }
             return Carried::Out(Handled::Copied);
@@ -292,18 +304,17 @@ impl<H: UserHal> UserPages<H> {
         self.count_dropped(dropped);
     }
 
-    /// Resolves a read fault in a private area where nothing is mapped and the table exists. `None` if it is no usual case.
-    #[inline(never)]
-    pub(super) fn fault_read(&self, at: VirtAddr, area: &Backing) -> Option<Handled> {
+    /// Resolves a read fault in a private area, which may be executed or not, where nothing is mapped and the table exists. `None`
+    /// if it is no usual case.
+    #[inline(always)]
+    pub(in crate::mm::user) fn fault_read(&self, at: VirtAddr, executable: bool) -> Option<Handled> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
-        if area.sharing != Sharing::Private {
-            return None;
-        }
         let _entries = self.lock_entries(at);
         let (table, _, count) = tables.last_entry(at).filter(|(_, raw, _)| raw.is_absent())?;
-        let zero = self.hal().zero_page().start();
+        let (code, data) = (ordinary::<Format<H>>(Access::Execute), ordinary::<Format<H>>(Access::ReadOnly));
+        let leaf = if executable { code } else { data }.get() | self.zero_page().start().get();
         count.add(mmu, 1);
-        table.write(mmu, Level::Pte.slot(at), Format::<H>::leaf(LeafLevel::Pte, zero, area.read_prot(), false));
+        table.write(mmu, Level::Pte.slot(at), RawEntry::new(leaf));
         mmu.publish();
         Some(Handled::ZeroPage)
     }
