@@ -18,6 +18,24 @@
 
 	.section .text.user, "ax"
 
+// Loads the system registers of the process and x2 to x17, which a function may change.
+	.macro	load_scratch frame:req
+	ldp	x2, x3, [\frame, #{USER_PC}]
+	ldp	x4, x5, [\frame, #{USER_SP}]
+	msr	elr_el1, x2
+	msr	spsr_el1, x3
+	msr	sp_el0, x4
+	msr	tpidr_el0, x5
+	ldp	x2, x3, [\frame, #{USER_X} + 16 * 1]
+	ldp	x4, x5, [\frame, #{USER_X} + 16 * 2]
+	ldp	x6, x7, [\frame, #{USER_X} + 16 * 3]
+	ldp	x8, x9, [\frame, #{USER_X} + 16 * 4]
+	ldp	x10, x11, [\frame, #{USER_X} + 16 * 5]
+	ldp	x12, x13, [\frame, #{USER_X} + 16 * 6]
+	ldp	x14, x15, [\frame, #{USER_X} + 16 * 7]
+	ldp	x16, x17, [\frame, #{USER_X} + 16 * 8]
+	.endm
+
 // Runs the process of a frame until it takes an exception, and resolves its aborts in place.
 //   in:  x0 = UserFrame, whose pstate says EL0 in AArch64; x1 = resolver, an AAPCS64 function of (ESR_EL1, FAR_EL1, x2) that
 //        says in bit 0 of w0 whether the instruction is to be tried again; x2 = its third argument; x3 = DAIF while it runs
@@ -51,20 +69,7 @@ quarry_enter_user:
 	stp	x25, x26, [sp, #16 * 3]
 	stp	x27, x28, [sp, #16 * 4]
 	stp	x29, x30, [sp, #16 * 5]
-	ldp	x2, x3, [x0, #{USER_PC}]
-	ldp	x4, x5, [x0, #{USER_SP}]
-	msr	elr_el1, x2
-	msr	spsr_el1, x3
-	msr	sp_el0, x4
-	msr	tpidr_el0, x5
-	ldp	x2, x3, [x0, #{USER_X} + 16 * 1]
-	ldp	x4, x5, [x0, #{USER_X} + 16 * 2]
-	ldp	x6, x7, [x0, #{USER_X} + 16 * 3]
-	ldp	x8, x9, [x0, #{USER_X} + 16 * 4]
-	ldp	x10, x11, [x0, #{USER_X} + 16 * 5]
-	ldp	x12, x13, [x0, #{USER_X} + 16 * 6]
-	ldp	x14, x15, [x0, #{USER_X} + 16 * 7]
-	ldp	x16, x17, [x0, #{USER_X} + 16 * 8]
+	load_scratch x0
 	ldp	x18, x19, [x0, #{USER_X} + 16 * 9]
 	ldp	x20, x21, [x0, #{USER_X} + 16 * 10]
 	ldp	x22, x23, [x0, #{USER_X} + 16 * 11]
@@ -147,21 +152,8 @@ quarry_user_sync:
 	ldr	x30, [sp, #CALL_FRAME]
 	tbz	w0, #0, 2f
 	// The resolver may have slept, and exceptions have come: nothing of the way back is in a system register any more.
-	ldp	x2, x3, [x30, #{USER_PC}]
-	ldp	x4, x5, [x30, #{USER_SP}]
-	msr	elr_el1, x2
-	msr	spsr_el1, x3
-	msr	sp_el0, x4
-	msr	tpidr_el0, x5
+	load_scratch x30
 	ldp	x0, x1, [x30, #{USER_X} + 16 * 0]
-	ldp	x2, x3, [x30, #{USER_X} + 16 * 1]
-	ldp	x4, x5, [x30, #{USER_X} + 16 * 2]
-	ldp	x6, x7, [x30, #{USER_X} + 16 * 3]
-	ldp	x8, x9, [x30, #{USER_X} + 16 * 4]
-	ldp	x10, x11, [x30, #{USER_X} + 16 * 5]
-	ldp	x12, x13, [x30, #{USER_X} + 16 * 6]
-	ldp	x14, x15, [x30, #{USER_X} + 16 * 7]
-	ldp	x16, x17, [x30, #{USER_X} + 16 * 8]
 	ldr	x18, [x30, #{USER_X} + 8 * 18]
 	ldp	x29, x30, [x30, #{USER_X} + 8 * 29]
 	eret

@@ -6,7 +6,13 @@ use quarry::hal::wait::{WaitQueue, WaitWord, Waited};
 use std::sync::atomic::AtomicU64;
 
 /// A word that the model checker sees.
-struct Word(AtomicU32);
+pub(crate) struct Word(AtomicU32);
+
+impl Word {
+    pub(crate) fn zero() -> Self {
+        Self(AtomicU32::new(0))
+    }
+}
 
 impl WaitWord for Word {
     fn get(&self) -> u32 {
@@ -49,7 +55,7 @@ enum Planted {
 impl Machine {
     /// One that is never dropped: a lost wake-up ends the model in the middle of it.
     fn leak() -> &'static Self {
-        let word = || Word(AtomicU32::new(0));
+        let word = Word::zero;
         Box::leak(Box::new(Self {
             queue: WaitQueue::from_words(word(), word()),
             zone: Mutex::new(0),

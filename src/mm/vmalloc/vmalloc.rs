@@ -16,7 +16,7 @@
 
 use super::hal::TABLE_GFP;
 use super::pages::Blocks;
-use super::{AreaError, AreaRef, AreaRequest, VmFlags, VmallocError, VmallocHal, VmapSpace};
+use super::{AreaError, AreaRef, AreaRequest, Removed, VmFlags, VmallocError, VmallocHal, VmapSpace};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::level::LeafLevel;
@@ -194,20 +194,16 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
     /// [`Self::vfree`] for callers inside this crate, which own what they name or pass on their caller's promise.
     #[inline]
     pub(crate) fn do_vfree(&self, addr: VirtAddr) -> Result<(), VmallocError> {
-        if addr == VirtAddr::ZERO {
-            return Ok(());
-        }
-        let area = self.do_remove(addr, VmFlags::ALLOC | VmFlags::MAP_PUT_PAGES)?;
-        if area.flags().contains(VmFlags::FLUSH_RESET_PERMS) {
-            self.reset_permissions(area);
-        } else {
-            self.retire(area);
-        }
-        Ok(())
+        self.free_area(addr, Self::retire)
     }
 
     /// [`Self::vfree_atomic`] for callers inside this crate, which own what they name or pass on their caller's promise.
     pub(crate) fn do_vfree_atomic(&self, addr: VirtAddr) -> Result<(), VmallocError> {
+        self.free_area(addr, Self::retire_later)
+    }
+
+    #[inline(always)]
+    fn free_area(&self, addr: VirtAddr, retire: impl FnOnce(&Self, Removed<'a>)) -> Result<(), VmallocError> {
         if addr == VirtAddr::ZERO {
             return Ok(());
         }
@@ -215,7 +211,7 @@ impl<'a, H: VmallocHal<'a>> VmapSpace<'a, H> {
         if area.flags().contains(VmFlags::FLUSH_RESET_PERMS) {
             self.reset_permissions(area);
         } else {
-            self.retire_later(area);
+            retire(self, area);
         }
         Ok(())
     }

@@ -1,25 +1,10 @@
 //! Waiting for an element under every schedule, and that a free sees what the allocation of its element did to the reserve.
 //! The steps are those of `RawMempool`, on the words of the model checker.
 
+use crate::wait::Word;
 use loom::sync::atomic::{AtomicU32, AtomicUsize, Ordering, fence};
 use loom::sync::{Condvar, Mutex};
-use quarry::hal::wait::{WaitQueue, WaitWord, Waited};
-
-struct Word(AtomicU32);
-
-impl WaitWord for Word {
-    fn get(&self) -> u32 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    fn add(&self, value: u32) {
-        self.0.fetch_add(value, Ordering::SeqCst);
-    }
-
-    fn barrier() {
-        fence(Ordering::SeqCst);
-    }
-}
+use quarry::hal::wait::{WaitQueue, Waited};
 
 /// Where the protocol is broken on purpose.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,7 +34,7 @@ struct Pool {
 impl Pool {
     /// One that is never dropped: a lost wake-up ends the model in the middle of it.
     fn leak(reserve: u32) -> &'static Self {
-        let word = || Word(AtomicU32::new(0));
+        let word = Word::zero;
         Box::leak(Box::new(Self {
             queue: WaitQueue::from_words(word(), word()),
             reserve: Mutex::new(reserve),
