@@ -83,7 +83,7 @@ impl<H: UserHal> Translations for Over<'_, H> {
 
     fn unmap(&self, range: UserRange, hole: UserRange) {
         // The map has made the edges, and keeps faults out meanwhile.
-        self.pages.unmap_cut(virt_range(range), virt_range(hole));
+        self.pages.unmap_keeping(virt_range(range), virt_range(hole));
     }
 
     fn protect(&self, range: UserRange, flags: VmFlags) {

@@ -107,7 +107,18 @@ impl<H: UserHal> UserPages<H> {
         let (mut at, mut index, attributes) = (range.start(), 0, Format::<H>::attributes(prot));
         while at < range.end() {
             let part = VirtRange::new(at, part_end(at, range.end())).unwrap_or_default();
-            if let Err(error) = self.insert_part(part, index, frames, attributes, access.is_none()) {
+            let inserted = loop {
+                match self.insert_part(part, index, frames, attributes, access.is_none()) {
+                    Ok(true) => break Ok(()),
+                    // The table was empty, and somebody who is short of memory took it.
+                    Ok(false) => match self.grow(at, LeafLevel::Pte, &spare) {
+                        Ok(()) => {}
+                        Err(error) => break Err(error.into()),
+                    },
+                    Err(error) => break Err(error),
+                }
+            };
+            if let Err(error) = inserted {
                 self.unhold_frames(frames, index, pages);
                 if let Some(done) = VirtRange::new(range.start(), at).filter(|done| !done.is_empty()) {
                     self.zap_all(done);
@@ -119,7 +130,7 @@ impl<H: UserHal> UserPages<H> {
         Ok(())
     }
 
-    /// Maps the entries of a part, all of them absent, from the frame with this number on.
+    /// Maps the entries of a part, all of them absent, from the frame with this number on; whether there is a table for them.
     fn insert_part(
         &self,
         part: VirtRange,
@@ -127,12 +138,18 @@ impl<H: UserHal> UserPages<H> {
         frames: &Inserted<impl Fn(u64) -> Option<Pfn>>,
         attributes: RawEntry,
         parked: bool,
-    ) -> Result<(), PagesError> {
+    ) -> Result<bool, PagesError> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(part.start());
         let run = run_of(part);
-        let found = tables.last_entry(part.start()).filter(|(table, ..)| table.is_empty(mmu, run));
-        let Some((table, _, count)) = found else { return Err(PagesError::Occupied(part.start())) };
+        let Some((table, _, count)) = tables.last_entry(part.start()) else {
+            let (_, raw) = tables.lowest(part.start());
+            let is_leaf = Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw);
+            return if is_leaf { Err(PagesError::Occupied(part.start())) } else { Ok(false) };
+        };
+        if !table.is_empty(mmu, run) {
+            return Err(PagesError::Occupied(part.start()));
+        }
         count.add(mmu, run.count());
         for (slot, index) in run.slots().zip(first..) {
             // Found before, when it was held.
@@ -145,7 +162,7 @@ impl<H: UserHal> UserPages<H> {
         }
         mmu.publish();
         self.count_mapped(run.count() as u64);
-        Ok(())
+        Ok(true)
     }
 
     /// Holds the blocks of frames that are allocated, a reference for each frame. All or none.

@@ -22,6 +22,9 @@ const REAPED: usize = 64;
 /// Locks for entries.
 const STRIPES: usize = 32;
 
+/// No place whose tables are kept.
+const NOWHERE: u64 = u64::MAX;
+
 /// One past the last user address, which is at most this.
 pub(super) const USER_END: u64 = 0x0001_0000_0000_0000;
 
@@ -63,6 +66,8 @@ pub struct UserPages<H: UserHal> {
     entries: [OrderedLock<(), class::UserEntries, H::Relax>; STRIPES],
     anon: AtomicU64,
     mapped: AtomicU64,
+    /// The 2 MiB whose tables may stay although nothing is in them, or [`NOWHERE`]: see [`UserPages::unmap_keeping`].
+    kept: AtomicU64,
     /// A guess at what the next write fault needs: what the last one needed.
     pub(super) expected: AtomicU8,
 }
@@ -83,6 +88,7 @@ impl<H: UserHal> UserPages<H> {
             entries: [const { OrderedLock::new(()) }; STRIPES],
             anon: AtomicU64::new(0),
             mapped: AtomicU64::new(0),
+            kept: AtomicU64::new(NOWHERE),
             expected: AtomicU8::new(0),
         })
     }
@@ -206,6 +212,48 @@ impl<H: UserHal> UserPages<H> {
     fn wait_for_descents(&self) {
         for entries in &self.entries {
             drop(entries.lock());
+        }
+    }
+
+    /// Keeps the tables of the 2 MiB from `place` on, where nothing is any more, in place of those that were kept before.
+    #[inline]
+    pub(super) fn keep_tables(&self, place: VirtAddr) {
+        if self.kept.load(Ordering::Relaxed) != place.get() {
+            self.keep_others(place);
+        }
+    }
+
+    #[cold]
+    fn keep_others(&self, place: VirtAddr) {
+        let before = VirtAddr::new(self.kept.swap(place.get(), Ordering::AcqRel));
+        // Not the tables that both need.
+        let beside = if before < place {
+            VirtRange::new(VirtAddr::ZERO, place)
+        } else {
+            place.checked_add(PMD_SIZE).and_then(|behind| VirtRange::new(behind, VirtAddr::new(USER_END)))
+        };
+        self.reap_kept(before, beside.unwrap_or_default());
+    }
+
+    /// Frees the tables that are kept for what is mapped next although nothing is in them ([`UserPages::unmap_keeping`]). Returns
+    /// how many. Nobody relies on tables that they made and in which nothing is yet: faults look again, but a caller that moves
+    /// pages or fills ranges holds the areas of the space for itself. Inside a reclaimer too.
+    pub(in crate::mm::user) fn trim(&self) -> u64 {
+        let before = VirtAddr::new(self.kept.swap(NOWHERE, Ordering::AcqRel));
+        let tables = self.tables.table_frames();
+        self.reap_kept(before, VirtRange::new(VirtAddr::ZERO, VirtAddr::new(USER_END)).unwrap_or_default());
+        tables.saturating_sub(self.tables.table_frames())
+    }
+
+    /// Whether tables may be kept in which nothing is.
+    pub(in crate::mm::user) fn keeps_tables(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) != NOWHERE
+    }
+
+    /// Frees tables that were kept, as far as they lie in `hole`, if still nothing is in them.
+    fn reap_kept(&self, place: VirtAddr, hole: VirtRange) {
+        if place.get() != NOWHERE {
+            self.reap_around(VirtRange::from_size(place, PMD_SIZE).unwrap_or_default(), hole);
         }
     }
 

@@ -56,6 +56,30 @@ impl<H: UserHal> UserPages<H> {
         self.reap_around(range, hole);
     }
 
+    /// [`Self::unmap_cut`] for a caller that holds the areas of the space for itself. Tables stay, at most three, of the last
+    /// 2 MiB that one call made empty: a process that maps and unmaps a buffer again and again finds its tables each time. The
+    /// next call that empties others keeps those instead; one over more than 2 MiB keeps none, nor does [`UserPages::unmap`];
+    /// [`UserPages::trim`] gives them back.
+    pub(in crate::mm::user) fn unmap_keeping(&self, range: VirtRange, hole: VirtRange) {
+        if self.is_bare(range, hole) {
+            return;
+        }
+        let hole = if hole.contains_range(range) { hole } else { range };
+        let left = Left { guards: false, hole };
+        let table = VirtRange::from_size(range.start().align_down(PMD_SIZE), PMD_SIZE);
+        let Some(table) = table.filter(|table| table.contains_range(range)) else {
+            self.zap(range, left);
+            if self.keeps_tables() {
+                self.trim();
+            }
+            self.reap_around(range, hole);
+            return;
+        };
+        if !self.zap_part(range, left) && hole.contains_range(table) {
+            self.keep_tables(table.start());
+        }
+    }
+
     /// Whether nothing is mapped in `range`, and no table can lie in `hole` as a whole that translates some of it: one descent.
     fn is_bare(&self, range: VirtRange, hole: VirtRange) -> bool {
         match self.tables().absent_around(range) {
@@ -199,12 +223,15 @@ impl<H: UserHal> UserPages<H> {
     }
 
     fn zap(&self, range: VirtRange, left: Left) {
-        self.each_part(range, |part| self.zap_part(part, left));
+        self.each_part(range, |part| {
+            self.zap_part(part, left);
+        });
     }
 
-    fn zap_part(&self, part: VirtRange, left: Left) {
+    /// Whether something is left in the 2 MiB of the part.
+    fn zap_part(&self, part: VirtRange, left: Left) -> bool {
         if part.size() >= PMD_SIZE / 2 && self.zap_table(part, left.hole) {
-            return;
+            return false;
         }
         loop {
             let entries = self.lock_entries(part.start());
@@ -213,8 +240,11 @@ impl<H: UserHal> UserPages<H> {
             }
             drop(entries);
             // One that reaches beyond the part was mapped after the edges were made edges: it stays.
-            if part.size() != PMD_SIZE || self.zap_block(part.start()) {
-                return;
+            if part.size() != PMD_SIZE {
+                return self.tables().look(|| !self.tables().lowest(part.start()).1.is_absent());
+            }
+            if self.zap_block(part.start()) {
+                return false;
             }
         }
     }
@@ -270,12 +300,12 @@ impl<H: UserHal> UserPages<H> {
         true
     }
 
-    /// Frees what the entries of `part` map. Under their lock.
-    fn zap_entries(&self, (table, count): (Table, Count), part: VirtRange, keep_guards: bool) {
+    /// Frees what the entries of `part` map; whether others of the table are left. Under their lock.
+    fn zap_entries(&self, (table, count): (Table, Count), part: VirtRange, keep_guards: bool) -> bool {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let (run, live) = (run_of(part), count.get(mmu));
         if live == 0 || table.is_empty(mmu, run) {
-            return;
+            return live != 0;
         }
         self.cut_groups(table, part);
         table.invalidate_each(mmu, run);
@@ -295,8 +325,9 @@ impl<H: UserHal> UserPages<H> {
             // No barrier: walkers do not tell invalid entries apart.
             table.clear(mmu, run);
         }
-        count.take(mmu, gone);
+        let is_left = !count.take(mmu, gone);
         self.count_dropped(leaving.finish());
+        is_left
     }
 
     /// Unfolds the groups that an edge of `part` cuts. Under their lock.
