@@ -6,10 +6,10 @@ use super::hal::Format;
 use super::leaving::Leaving;
 use super::spare::Spare;
 use super::{FaultError, PagesError, UserHal, class};
-use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{Order, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat};
-use crate::hal::level::{LeafLevel, Run};
+use crate::hal::level::{LeafLevel, Level, Run};
 use crate::hal::mmu::{Asid, Mmu};
 use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
@@ -192,6 +192,20 @@ impl<H: UserHal> UserPages<H> {
                 }
             }
         }
+    }
+
+    /// [`Self::grow`] down to the last level, for a caller who has found that a table is missing: mostly the last one.
+    #[cold]
+    pub(super) fn grow_last(&self, at: VirtAddr, gfp: Gfp) -> Result<(), FaultError> {
+        let frames = self.hal.frames(gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO));
+        let has_above = {
+            let _entries = self.lock_entries(at);
+            self.tables.lowest(at).0.level() == Level::Pmd
+        };
+        if has_above && self.tables.add_last_table(&frames, at, || self.lock_structure())? {
+            return Ok(());
+        }
+        self.grow(at, LeafLevel::Pte, &Spare::new(&self.hal, gfp, Order::ZERO))
     }
 
     /// Refuses what is no range of whole pages in user space.

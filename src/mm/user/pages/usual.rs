@@ -5,7 +5,6 @@
 use super::frame::{Dropped, Frames};
 use super::hal::Format;
 use super::space_pages::UserPages;
-use super::spare::Spare;
 use super::{Backing, FaultError, Handled, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
@@ -158,11 +157,16 @@ impl<H: UserHal> UserPages<H> {
     ) -> Result<Option<Handled>, FaultError> {
         let frames = Frames::new(self.hal());
         // Where nothing is, as was guessed, it is the table that is missing.
-        if let Some((zeroed, true)) = page
-            && let Err(error) = self.grow(at, LeafLevel::Pte, &Spare::new(self.hal(), gfp, Order::ZERO))
-        {
-            frames.discard(zeroed);
-            return Err(error);
+        if let Some((zeroed, true)) = page {
+            if let Err(error) = self.grow_last(at, gfp) {
+                frames.discard(zeroed);
+                return Err(error);
+            }
+            if self.guess() == Plan::Fill
+                && let Some(handled) = self.fill_absent(at, zeroed, &frames)
+            {
+                return Ok(Some(handled));
+            }
         }
         for _ in 0..LOOKS {
             let plan = match self.carry_out(at, area, page, &frames) {

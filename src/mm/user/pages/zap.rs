@@ -61,34 +61,43 @@ impl<H: UserHal> UserPages<H> {
     /// next call that empties others keeps those instead; one over more than 2 MiB keeps none, nor does [`UserPages::unmap`];
     /// [`UserPages::trim`] gives them back.
     pub(in crate::mm::user) fn unmap_keeping(&self, range: VirtRange, hole: VirtRange) {
-        if self.is_bare(range, hole) {
-            return;
-        }
         let hole = if hole.contains_range(range) { hole } else { range };
         let left = Left { guards: false, hole };
-        let table = VirtRange::from_size(range.start().align_down(PMD_SIZE), PMD_SIZE);
-        let Some(table) = table.filter(|table| table.contains_range(range)) else {
-            self.zap(range, left);
-            if self.keeps_tables() {
-                self.trim();
+        let place = range.start().align_down(PMD_SIZE);
+        let Some(span) = VirtRange::from_size(place, PMD_SIZE).filter(|span| span.contains_range(range)) else {
+            if !self.is_bare(range, hole) {
+                self.zap(range, left);
+                if self.keeps_tables() {
+                    self.trim();
+                }
+                self.reap_around(range, hole);
             }
-            self.reap_around(range, hole);
             return;
         };
-        if !self.zap_part(range, left) && hole.contains_range(table) {
-            self.keep_tables(table.start());
+        let is_left = if range.size() >= PMD_SIZE / 2 {
+            !self.is_bare(range, hole) && self.zap_part(range, left)
+        } else {
+            let entries = self.lock_entries(range.start());
+            let (table, raw, count) = self.tables().lowest_counted(range.start());
+            match count.filter(|_| table.level() == Level::Pte) {
+                Some(count) => self.zap_entries((table, count), range, false),
+                // As in `is_bare`.
+                None if raw.is_absent() && !may_be_empty(table.level(), place, hole) => true,
+                None => {
+                    drop(entries);
+                    self.zap_part(range, left)
+                }
+            }
+        };
+        if !is_left && hole.contains_range(span) {
+            self.keep_tables(place);
         }
     }
 
     /// Whether nothing is mapped in `range`, and no table can lie in `hole` as a whole that translates some of it: one descent.
     fn is_bare(&self, range: VirtRange, hole: VirtRange) -> bool {
         match self.tables().absent_around(range) {
-            // The root stays.
-            Some(Level::Pgd) => true,
-            Some(level) => {
-                let (start, size) = (range.start(), level.size() * ENTRIES as u64);
-                VirtRange::from_size(start.align_down(size), size).is_some_and(|table| !hole.contains_range(table))
-            }
+            Some(level) => !may_be_empty(level, range.start(), hole),
             None => false,
         }
     }
@@ -164,12 +173,18 @@ impl<H: UserHal> UserPages<H> {
 
     /// Makes sure that there is a table of last entries for `at`: a block is split.
     pub(super) fn table_at(&self, at: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
-        if self.tables().look(|| self.tables().lowest(at)).0.level() == Level::Pte {
+        if self.has_last_table(at) {
             return Ok(());
         }
         let spare = Spare::new(self.hal(), gfp, Order::ZERO);
         self.grow(at, LeafLevel::Pte, &spare)?;
         self.split_at(at, &spare)
+    }
+
+    /// Whether there is a table of last entries for `at`, for now.
+    #[inline]
+    pub(super) fn has_last_table(&self, at: VirtAddr) -> bool {
+        self.tables().look(|| self.tables().lowest(at)).0.level() == Level::Pte
     }
 
     /// Splits the block around `at`, if there is one.
@@ -215,6 +230,11 @@ impl<H: UserHal> UserPages<H> {
             at = part.end();
             next = if at < range.end() { self.tables().next_part(at, range.end()) } else { None };
         }
+    }
+
+    /// Everything in a part of 2 MiB that has a table of last entries.
+    pub(super) fn zap_last(&self, part: VirtRange) {
+        self.zap_part(part, Left::TABLES);
     }
 
     /// Everything in `range`, whose edges are edges of leaves.
@@ -348,6 +368,14 @@ impl<H: UserHal> UserPages<H> {
             self.unfold(table, slot, at);
         }
     }
+}
+
+/// Whether the table of this level for `at` lies in `hole`. The root stays.
+#[inline(always)]
+fn may_be_empty(level: Level, at: VirtAddr, hole: VirtRange) -> bool {
+    let size = level.size() * ENTRIES as u64;
+    level != Level::Pgd
+        && VirtRange::from_size(at.align_down(size), size).is_none_or(|table| hole.contains_range(table))
 }
 
 /// The entries of a part of 2 MiB.
