@@ -2,14 +2,15 @@
 //! is checked.
 
 use super::cpu::KernelPages;
-use super::reclaim::context;
+use super::reclaim::{context, reclaim};
 use super::user_pages::live_spaces;
 use super::{AddressSpace, movers};
 use crate::addr::{Order, PhysAddr};
 use crate::arch::aarch64::cpu::Relax;
+use crate::gfp::Gfp;
 use crate::mm::page::Page;
 use crate::mm::user::pages::{Usage, UserBroken, check_each, evacuate};
-use crate::mm::zone::{Mover, OomHook, OomReport, Registration, Registry, RegistryError, Relief};
+use crate::mm::zone::{Mover, OomHook, OomReport, Registration, Registry, RegistryError, Relief, Scanned, Shrinker};
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -43,11 +44,51 @@ pub fn register_spaces(spaces: &'static dyn Spaces) -> Result<Registration, Regi
         HAS_MOVER.store(false, Ordering::Relaxed);
         return Err(error);
     }
+    if !HAS_SHRINKER.swap(true, Ordering::Relaxed)
+        && let Err(error) = reclaim().shrinkers().register(context(), &TableShrinker)
+    {
+        HAS_SHRINKER.store(false, Ordering::Relaxed);
+        return Err(error);
+    }
     SPACES.register(context(), spaces)
 }
 
-/// Whether the mover is registered: with the first spaces, for good.
+/// Frees page tables that spaces keep for what they map next.
+struct TableShrinker;
+
+impl Shrinker for TableShrinker {
+    fn name(&self) -> &str {
+        "user page tables"
+    }
+
+    fn count_objects(&self, _: Gfp) -> u64 {
+        let mut tables = 0;
+        each_space(&mut |space| tables += space.reclaimable_tables());
+        tables
+    }
+
+    fn scan_objects(&self, _: Gfp, count: u64) -> Scanned {
+        let mut freed = 0;
+        each_space(&mut |space| {
+            if freed < count {
+                freed += space.trim();
+            }
+        });
+        Scanned::Freed(freed)
+    }
+
+    fn seeks(&self) -> u32 {
+        0
+    }
+
+    fn batch(&self) -> u64 {
+        1
+    }
+}
+
+/// Whether the mover and the shrinker are registered: with the first spaces, for good.
 static HAS_MOVER: AtomicBool = AtomicBool::new(false);
+static HAS_SHRINKER: AtomicBool = AtomicBool::new(false);
 
 /// Moves pages of registered address spaces out of ranges that somebody wants as a whole.
 struct UserMover;

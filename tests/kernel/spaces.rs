@@ -9,7 +9,7 @@ use quarry::kernel::cpus::run_everywhere;
 use quarry::kprintln;
 use quarry::ktest;
 use quarry::mm::user::SpaceFault;
-use quarry::mm::user::map::{Limits, MapError, MmapRequest, VmFlags};
+use quarry::mm::user::map::{Limits, MapError, MmapRequest, Place, VmFlags};
 use quarry::mm::user::pages::FaultAccess;
 use spin::rwlock::RwLock;
 
@@ -132,6 +132,58 @@ fn what_all_spaces_map_is_what_their_pages_say() {
         check_spaces().expect("sound");
     });
     check_spaces().expect("no spaces, nothing wrong");
+}
+
+ktest!(tables_that_are_kept_are_given_back_when_memory_is_short, machine = "mem=128M");
+fn tables_that_are_kept_are_given_back_when_memory_is_short() {
+    let (idle, hungry) = (new_space(), new_space());
+    let at = map(&idle, 4);
+    touch(&idle, at, 4).expect("memory");
+    idle.munmap(at, 4 * PAGE_SIZE).expect("mapped");
+    assert_eq!((idle.usage().tables, idle.reclaimable_tables()), (4 * PAGE_SIZE, 3));
+    with_spaces([idle], |table| {
+        let [idle, ..] = &table.places;
+        let idle = idle.read();
+        let idle = idle.as_ref().expect("put in");
+        let beyond = 2 * global::nr_free_pages();
+        let at = map(&hungry, beyond);
+        assert_eq!(touch(&hungry, at, beyond), Err(SpaceFault::OutOfMemory));
+        assert_eq!((idle.usage().tables, idle.reclaimable_tables()), (PAGE_SIZE, 0));
+        drop(hungry);
+        check_spaces().expect("sound");
+    });
+}
+
+ktest!(tables_come_and_go_under_the_calls_of_all_cpus, machine = "smp=4");
+fn tables_come_and_go_under_the_calls_of_all_cpus() {
+    let mut space = new_space();
+    space.set_largest_unit(Order::ZERO);
+    run_everywhere(&|cpu| {
+        for round in 0..300 {
+            // Of one table with the others, or of a table or a whole branch of its own.
+            let (pages, apart) = ([1, 3, 512][round % 3], [0, 2 << 20, 1 << 30][round / 3 % 3]);
+            let size = pages * PAGE_SIZE;
+            let place = UserAddr::new((64 << 30) + apart * u64::from(cpu.get()) + (8 << 20) * (round as u64 % 2));
+            let request = MmapRequest::anonymous(size, VmFlags::READ | VmFlags::WRITE);
+            let at = space.mmap(&MmapRequest { place: Place::Hint(place), ..request }).expect("room");
+            touch(&space, at, pages).expect("memory");
+            if round % 2 == 0 {
+                space.trim();
+            }
+            raw!(global::activate(&space)).expect("a number");
+            let (mut found, mark) = ([0; 8], u64::from(cpu.get()) << 32 | round as u64);
+            global::copy_to_user(at, &mark.to_ne_bytes()).expect("there");
+            space.trim();
+            global::copy_from_user(&mut found, at).expect("there");
+            global::leave_mm();
+            assert_eq!(u64::from_ne_bytes(found), mark);
+            space.munmap(at, size).expect("mapped");
+        }
+    });
+    assert_eq!(space.usage().anon, 0);
+    space.trim();
+    assert_eq!(space.usage().tables, PAGE_SIZE, "the root");
+    with_spaces([space], |_| check_spaces().expect("sound"));
 }
 
 fn nth(at: UserAddr, page: u64) -> UserAddr {

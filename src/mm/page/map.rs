@@ -221,6 +221,14 @@ pub(in crate::mm) fn find_far<M: PageMap>(map: M, pfn: Pfn) -> Option<Page> {
     map.find(pfn)
 }
 
+/// Whether none of `count` frames from `first` on has a descriptor: they are a device's. Cost: O(log sections).
+pub(in crate::mm) fn is_undescribed<M: PageMap>(map: &M, first: Pfn, count: u64) -> bool {
+    let (sections, origin) = (map.sections(), map.origin().get());
+    let place = sections.partition_point(|section| origin + u64::from(section.end) <= first.get());
+    let section = sections.get(place);
+    section.is_none_or(|section| origin + u64::from(section.first) >= first.get().saturating_add(count))
+}
+
 /// The descriptors of one section in ordinary memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Bank<'m> {

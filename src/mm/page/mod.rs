@@ -23,7 +23,7 @@ pub use flags::{Kind, MigrateType, PageState, ZoneId};
 pub use frame::Page;
 pub use head::find_head;
 pub use map::{Bank, BankMap, MAX_SPAN, PageMap, SECTION_PAGES, Section, Vmemmap, sections_of};
-pub(in crate::mm) use map::{find_far, find_near};
+pub(in crate::mm) use map::{find_far, find_near, is_undescribed};
 pub use meta::PageDescriptor;
 
 use crate::addr::MAX_ORDER;

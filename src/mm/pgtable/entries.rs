@@ -2,11 +2,11 @@
 //! and tables that fall empty are unlinked while others look.
 #![forbid(unsafe_code)]
 
-use super::table::{Flushed, Last, Table, UnlinkedTable};
+use super::table::{Flushed, FreshTable, Last, Table, UnlinkedTable};
 use super::{Count, Gather, PageTable, PgtableError, Space};
 use crate::addr::{PMD_SIZE, VirtAddr, VirtRange};
 use crate::hal::entry::RawEntry;
-use crate::hal::frame::FrameSource;
+use crate::hal::frame::{FrameSource, NoFrame};
 use crate::hal::level::{LeafLevel, Level, Slot};
 use crate::hal::mmu::{Asid, Invalidation, Mmu, WalkDepth};
 use core::sync::atomic::Ordering;
@@ -64,6 +64,56 @@ impl<M: Mmu> PageTable<M> {
         let slot = Level::Pmd.slot(at);
         let pte = pmd.descend(&self.mmu, slot).ok()?;
         Some((pte, pte.read(&self.mmu, Level::Pte.slot(at)), Count::of(pmd, slot)))
+    }
+
+    /// The table in which the descent for `at` ends, the entry there, and where the table's entries are counted; the root's
+    /// are not. As [`Self::lowest`].
+    #[inline(always)]
+    pub(in crate::mm) fn lowest_counted(&self, at: VirtAddr) -> (Table, RawEntry, Option<Count>) {
+        let pgd = self.root.table();
+        let pud = match pgd.descend(&self.mmu, Level::Pgd.slot(at)) {
+            Ok(pud) => pud,
+            Err(raw) => return (pgd, raw, None),
+        };
+        let pmd = match pud.descend(&self.mmu, Level::Pud.slot(at)) {
+            Ok(pmd) => pmd,
+            Err(raw) => return (pud, raw, Some(Count::of(pgd, Level::Pgd.slot(at)))),
+        };
+        match pmd.descend(&self.mmu, Level::Pmd.slot(at)) {
+            Ok(pte) => (pte, pte.read(&self.mmu, Level::Pte.slot(at)), Some(Count::of(pmd, Level::Pmd.slot(at)))),
+            Err(raw) => (pmd, raw, Some(Count::of(pud, Level::Pud.slot(at)))),
+        }
+    }
+
+    /// Links an empty table of last entries for `at`, if it is the only one missing: whether it did. The table is cleared before
+    /// `lock` keeps others from linking and unlinking.
+    ///
+    /// # Errors
+    ///
+    /// [`NoFrame`].
+    pub(in crate::mm) fn add_last_table<F: FrameSource, L>(
+        &self,
+        frames: &F,
+        at: VirtAddr,
+        lock: impl FnOnce() -> L,
+    ) -> Result<bool, NoFrame> {
+        let fresh = FreshTable::new(&self.mmu, frames, Level::Pte)?;
+        let _structure = lock();
+        let slot = Level::Pmd.slot(at);
+        let fresh = match self.block_entries(at) {
+            Some((above, count)) => match above.link(&self.mmu, slot, RawEntry::ABSENT, fresh) {
+                Ok(_) => {
+                    self.count_taken(1);
+                    count.add(&self.mmu, 1);
+                    self.mmu.publish();
+                    return Ok(true);
+                }
+                Err((fresh, _)) => fresh,
+            },
+            None => fresh,
+        };
+        fresh.discard(&self.mmu, frames);
+        Ok(false)
     }
 
     /// The table whose entries span 2 MiB for `at`, and where they are counted.

@@ -83,7 +83,7 @@ impl<H: UserHal> Translations for Over<'_, H> {
 
     fn unmap(&self, range: UserRange, hole: UserRange) {
         // The map has made the edges, and keeps faults out meanwhile.
-        self.pages.unmap_cut(virt_range(range), virt_range(hole));
+        self.pages.unmap_keeping(virt_range(range), virt_range(hole));
     }
 
     fn protect(&self, range: UserRange, flags: VmFlags) {
@@ -118,12 +118,18 @@ impl<H: UserHal> Translations for Over<'_, H> {
                 let last = (range.size() - 1) >> PAGE_SHIFT;
                 first.checked_add(last).filter(|last| last.get() < PFN_END).ok_or(MapError::File(EINVAL))?;
                 let frame_of = |index| Some(Pfn::new(first.get() + index));
-                self.pages.fill(range, &Inserted { device, frame_of }, fill.memory(), access, Gfp::USER)?;
+                self.pages.fill(range, &Inserted { device, row: true, frame_of }, fill.memory(), access, Gfp::USER)?;
             }
             Frames::Pages { page_of, of, first } => {
                 let map = self.pages.hal().pages().hal().map();
                 let frame_of = |index| page_of(of, first + index).map(|page| map.pfn(page));
-                self.pages.fill(range, &Inserted { device: false, frame_of }, fill.memory(), access, Gfp::USER)?;
+                self.pages.fill(
+                    range,
+                    &Inserted { device: false, row: false, frame_of },
+                    fill.memory(),
+                    access,
+                    Gfp::USER,
+                )?;
             }
         }
         Ok(())

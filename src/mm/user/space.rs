@@ -79,6 +79,9 @@ pub struct AddressSpace<'a, H: SpaceHal<'a>> {
     largest: Order,
 }
 
+/// Tables that a space keeps at most although nothing is in them: one of each level below the root.
+const KEPT_TABLES: u64 = 3;
+
 /// The flags with which a call of a process allocates.
 const GFP: Gfp = Gfp::USER;
 
@@ -410,6 +413,7 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         if let Err(error) = self.pages.unmap(all, all, Gfp::ATOMIC) {
             log::error!("a killed address space keeps its memory: {error}");
         }
+        self.pages.trim();
     }
 
     /// An access below a stack: the stack grows, if it may.
@@ -462,6 +466,21 @@ impl<'a, H: SpaceHal<'a>> AddressSpace<'a, H> {
         let Ok(_map) = self.map.try_read(self.hal()) else { return false };
         self.unmap_all();
         true
+    }
+
+    /// Frees the page tables, at most three, that the last `munmap` of up to 2 MiB left empty for what is mapped next. Returns how
+    /// many that were; none while somebody changes the areas. Any context that may free memory, inside a reclaimer too.
+    pub fn trim(&self) -> u64 {
+        if !self.pages.keeps_tables() {
+            return 0;
+        }
+        self.map.try_read(self.hal()).map_or(0, |_map| self.pages.trim())
+    }
+
+    /// Page tables that [`AddressSpace::trim`] may find. Any context.
+    #[must_use]
+    pub fn reclaimable_tables(&self) -> u64 {
+        if self.pages.keeps_tables() { KEPT_TABLES } else { 0 }
     }
 
     /// Whether the area at `at` is shared, if somebody changes the areas: as if it was.

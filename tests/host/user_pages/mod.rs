@@ -4,6 +4,7 @@ mod faults;
 mod fork;
 mod freed;
 mod given;
+mod kept;
 mod machine;
 mod model;
 mod moves;

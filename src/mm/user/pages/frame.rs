@@ -10,7 +10,7 @@ use super::UserHal;
 use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Mobility;
 use crate::hal::Internal;
-use crate::mm::page::{Kind, Page, PageMap, PageState, find_far, find_head, find_near};
+use crate::mm::page::{Kind, Page, PageMap, PageState, find_far, find_head, find_near, is_undescribed};
 use crate::mm::zone::{PageAllocator, PageBatch, PageHal};
 use core::sync::atomic::Ordering;
 
@@ -136,6 +136,11 @@ impl<'h, H: UserHal> Frames<'h, H> {
     #[inline]
     pub(super) fn find(&self, pfn: Pfn) -> Option<Page> {
         self.map().find(pfn)
+    }
+
+    /// Whether none of these frames has a descriptor.
+    pub(super) fn is_undescribed(&self, first: Pfn, count: u64) -> bool {
+        is_undescribed(&self.map(), first, count)
     }
 
     /// The allocated block that a frame belongs to, with its state; `None` for one that nobody allocated.

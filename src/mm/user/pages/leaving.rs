@@ -7,7 +7,7 @@ use super::{Backing, UserHal};
 use crate::addr::Pfn;
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::level::{Run, Slot};
-use crate::mm::page::{Kind, Page, PageMap, find_far, find_near};
+use crate::mm::page::{Kind, Page, PageMap, find_far, find_near, is_undescribed};
 use crate::mm::pgtable::Table;
 use crate::mm::zone::{Freeing, PageBatch, Way};
 
@@ -68,7 +68,10 @@ impl<'h, H: UserHal> Leaving<'h, H> {
                     }
                 }
             } else if !raw.is_absent() {
-                self.add_part(table, mmu, part, &mut seen);
+                let is_far = find_near(&self.map.0, Format::<H>::frame_of(raw)).is_none();
+                if !is_far || !self.add_device(table, mmu, part, &mut seen) {
+                    self.add_part(table, mmu, part, &mut seen);
+                }
             } else if !table.is_empty(mmu, part) {
                 // From the first one that is there, which says what the others probably are.
                 let absent = part.slots().take_while(|slot| table.read(mmu, *slot).is_absent()).count();
@@ -106,6 +109,24 @@ impl<'h, H: UserHal> Leaving<'h, H> {
             rest = Run::from_slot(Slot::wrapping((rest.first().get() + pages) as u64), left as u64);
         }
         freeing.end();
+    }
+
+    /// Counts a part that maps frames without descriptors, one behind the other: whether it does.
+    #[cold]
+    fn add_device(&mut self, table: Table, mmu: &H::Mmu, run: Run, seen: &mut Entries) -> bool {
+        let first = Format::<H>::frame_of(table.read(mmu, run.first()));
+        let (mut next, mut follows) = (first.get(), first != Pfn::new(0));
+        table.read_each(mmu, run, |raw| {
+            follows &= Format::<H>::frame_of(raw).get() == next;
+            next += 1;
+        });
+        let pages = run.count();
+        if !follows || !is_undescribed(&self.map.0, first, pages as u64) {
+            return false;
+        }
+        seen.found += pages;
+        self.dropped.mapped += pages as u64;
+        true
     }
 
     /// [`Self::add_part`] by one way, as far as that goes.

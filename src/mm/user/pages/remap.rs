@@ -5,10 +5,9 @@ use super::anon::part_end;
 use super::frame::Frames;
 use super::hal::Format;
 use super::space_pages::UserPages;
-use super::spare::Spare;
 use super::zap::run_of;
 use super::{PagesError, UserHal};
-use crate::addr::{Order, PAGE_SHIFT, PAGE_SIZE, PHYS_SHIFT_MAX, Pfn, VirtAddr, VirtRange};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PHYS_SHIFT_MAX, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{EntryFormat, RawEntry};
 use crate::hal::level::LeafLevel;
@@ -21,6 +20,8 @@ use crate::mm::pgtable::PgtableError;
 pub(in crate::mm::user) struct Inserted<F: Fn(u64) -> Option<Pfn>> {
     /// None of them has a descriptor.
     pub(in crate::mm::user) device: bool,
+    /// They follow one on another.
+    pub(in crate::mm::user) row: bool,
     /// Finds them.
     pub(in crate::mm::user) frame_of: F,
 }
@@ -49,7 +50,7 @@ impl<H: UserHal> UserPages<H> {
         let pages = range.size() >> PAGE_SHIFT;
         let end = pfn.checked_add(pages).filter(|end| end.get() <= 1 << (PHYS_SHIFT_MAX - PAGE_SHIFT));
         end.ok_or(PagesError::Range(PgtableError::PhysOutOfRange))?;
-        let frames = Inserted { device: false, frame_of: |index| Some(Pfn::new(pfn.get() + index)) };
+        let frames = Inserted { device: false, row: true, frame_of: |index| Some(Pfn::new(pfn.get() + index)) };
         self.insert(range, &frames, memory, (Some(access), gfp), false)
     }
 
@@ -87,27 +88,37 @@ impl<H: UserHal> UserPages<H> {
         let prot = Prot::user(user).with_dirty(user == Access::ReadWrite);
         let prot = prot.with_memory(memory).map_err(|error| PagesError::Range(error.into()))?;
         // All that can fail comes first: tables, and references to frames.
-        if over {
-            self.carve(range, gfp)?;
-        }
-        let (spare, pages) = (Spare::new(self.hal(), gfp, Order::ZERO), range.size() >> PAGE_SHIFT);
+        let pages = range.size() >> PAGE_SHIFT;
         let mut at = range.start();
         while at < range.end() {
             if over {
                 self.table_at(at, gfp)?;
-            } else {
-                self.grow(at, LeafLevel::Pte, &spare)?;
+            } else if !self.has_last_table(at) {
+                self.grow_last(at, gfp)?;
             }
             at = part_end(at, range.end());
         }
         self.hold_frames(frames, pages, memory)?;
-        if over {
-            self.zap_all(range);
-        }
         let (mut at, mut index, attributes) = (range.start(), 0, Format::<H>::attributes(prot));
         while at < range.end() {
             let part = VirtRange::new(at, part_end(at, range.end())).unwrap_or_default();
-            if let Err(error) = self.insert_part(part, index, frames, attributes, access.is_none()) {
+            let mut over = over;
+            let inserted = loop {
+                match self.insert_part(part, index, frames, attributes, access.is_none()) {
+                    Ok(true) => break Ok(()),
+                    // The table was empty, and somebody who is short of memory took it.
+                    Ok(false) => match self.grow_last(at, gfp) {
+                        Ok(()) => {}
+                        Err(error) => break Err(error.into()),
+                    },
+                    Err(PagesError::Occupied(_)) if over => {
+                        self.zap_last(part);
+                        over = false;
+                    }
+                    Err(error) => break Err(error),
+                }
+            };
+            if let Err(error) = inserted {
                 self.unhold_frames(frames, index, pages);
                 if let Some(done) = VirtRange::new(range.start(), at).filter(|done| !done.is_empty()) {
                     self.zap_all(done);
@@ -119,7 +130,7 @@ impl<H: UserHal> UserPages<H> {
         Ok(())
     }
 
-    /// Maps the entries of a part, all of them absent, from the frame with this number on.
+    /// Maps the entries of a part, all of them absent, from the frame with this number on; whether there is a table for them.
     fn insert_part(
         &self,
         part: VirtRange,
@@ -127,25 +138,40 @@ impl<H: UserHal> UserPages<H> {
         frames: &Inserted<impl Fn(u64) -> Option<Pfn>>,
         attributes: RawEntry,
         parked: bool,
-    ) -> Result<(), PagesError> {
+    ) -> Result<bool, PagesError> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(part.start());
         let run = run_of(part);
-        let found = tables.last_entry(part.start()).filter(|(table, ..)| table.is_empty(mmu, run));
-        let Some((table, _, count)) = found else { return Err(PagesError::Occupied(part.start())) };
+        let Some((table, _, count)) = tables.last_entry(part.start()) else {
+            let (_, raw) = tables.lowest(part.start());
+            let is_leaf = Format::<H>::is_valid(raw) || Format::<H>::is_parked(raw);
+            return if is_leaf { Err(PagesError::Occupied(part.start())) } else { Ok(false) };
+        };
+        if !table.is_empty(mmu, run) {
+            return Err(PagesError::Occupied(part.start()));
+        }
         count.add(mmu, run.count());
+        let entry = |pfn: Pfn| {
+            let leaf = Format::<H>::leaf_with(attributes, LeafLevel::Pte, pfn.start(), false);
+            if parked { Format::<H>::park(leaf) } else { leaf }
+        };
+        if let Some(pfn) = (frames.frame_of)(first).filter(|_| frames.row) {
+            table.fill(mmu, run, entry(pfn), PAGE_SIZE);
+            mmu.publish();
+            self.count_mapped(run.count() as u64);
+            return Ok(true);
+        }
         for (slot, index) in run.slots().zip(first..) {
             // Found before, when it was held.
             let Some(pfn) = (frames.frame_of)(index) else {
                 count.take(mmu, 1);
                 continue;
             };
-            let leaf = Format::<H>::leaf_with(attributes, LeafLevel::Pte, pfn.start(), false);
-            table.write(mmu, slot, if parked { Format::<H>::park(leaf) } else { leaf });
+            table.write(mmu, slot, entry(pfn));
         }
         mmu.publish();
         self.count_mapped(run.count() as u64);
-        Ok(())
+        Ok(true)
     }
 
     /// Holds the blocks of frames that are allocated, a reference for each frame. All or none.
@@ -156,6 +182,11 @@ impl<H: UserHal> UserPages<H> {
         memory: MemoryType,
     ) -> Result<(), PagesError> {
         let frames = Frames::new(self.hal());
+        if let Some(first) = (inserted.frame_of)(0).filter(|_| inserted.row)
+            && frames.is_undescribed(first, count)
+        {
+            return Ok(());
+        }
         for index in 0..count {
             let held = match (inserted.frame_of)(index) {
                 Some(pfn) if inserted.device && frames.find(pfn).is_some() => Err(PagesError::BadPage(pfn)),

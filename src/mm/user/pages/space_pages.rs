@@ -6,7 +6,7 @@ use super::hal::Format;
 use super::leaving::Leaving;
 use super::spare::Spare;
 use super::{FaultError, PagesError, UserHal, class};
-use crate::addr::{PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
+use crate::addr::{Order, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat};
 use crate::hal::level::{LeafLevel, Level, Run};
@@ -21,6 +21,9 @@ const REAPED: usize = 64;
 
 /// Locks for entries.
 const STRIPES: usize = 32;
+
+/// No place whose tables are kept.
+const NOWHERE: u64 = u64::MAX;
 
 /// One past the last user address, which is at most this.
 pub(super) const USER_END: u64 = 0x0001_0000_0000_0000;
@@ -65,6 +68,8 @@ pub struct UserPages<H: UserHal> {
     mapped: AtomicU64,
     /// [`UserHal::zero_page`], known to each fault without a call.
     zero: Pfn,
+    /// The 2 MiB whose tables may stay although nothing is in them, or [`NOWHERE`]: see [`UserPages::unmap_keeping`].
+    kept: AtomicU64,
     /// A guess at what the next write fault needs: what the last one needed.
     pub(super) expected: AtomicU8,
 }
@@ -86,6 +91,7 @@ impl<H: UserHal> UserPages<H> {
             entries: [const { OrderedLock::new(()) }; STRIPES],
             anon: AtomicU64::new(0),
             mapped: AtomicU64::new(0),
+            kept: AtomicU64::new(NOWHERE),
             expected: AtomicU8::new(0),
         })
     }
@@ -182,24 +188,6 @@ impl<H: UserHal> UserPages<H> {
             return Ok(());
         }
         spare.get_tables(missing)?;
-        self.link_tables(at, level, spare)
-    }
-
-    /// [`Self::grow`] to last entries, for a fault that has just missed them.
-    pub(super) fn grow_locked(&self, at: VirtAddr, spare: &Spare<'_, H>) -> Result<(), FaultError> {
-        let missing = {
-            let _entries = self.lock_entries(at);
-            let (found, raw) = self.tables.lowest(at);
-            if raw.is_absent() { (Level::Pte as usize).saturating_sub(found.level() as usize) } else { 0 }
-        };
-        if missing == 0 {
-            return Ok(());
-        }
-        spare.get_tables(missing)?;
-        self.link_tables(at, LeafLevel::Pte, spare)
-    }
-
-    fn link_tables(&self, at: VirtAddr, level: LeafLevel, spare: &Spare<'_, H>) -> Result<(), FaultError> {
         loop {
             let grown = {
                 let _structure = self.lock_structure();
@@ -213,6 +201,20 @@ impl<H: UserHal> UserPages<H> {
                 }
             }
         }
+    }
+
+    /// [`Self::grow`] down to the last level, for a caller who has found that a table is missing: mostly the last one.
+    #[cold]
+    pub(super) fn grow_last(&self, at: VirtAddr, gfp: Gfp) -> Result<(), FaultError> {
+        let frames = self.hal.frames(gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO));
+        let has_above = {
+            let _entries = self.lock_entries(at);
+            self.tables.lowest(at).0.level() == Level::Pmd
+        };
+        if has_above && self.tables.add_last_table(&frames, at, || self.lock_structure())? {
+            return Ok(());
+        }
+        self.grow(at, LeafLevel::Pte, &Spare::new(&self.hal, gfp, Order::ZERO))
     }
 
     /// Refuses what is no range of whole pages in user space.
@@ -233,6 +235,48 @@ impl<H: UserHal> UserPages<H> {
     fn wait_for_descents(&self) {
         for entries in &self.entries {
             drop(entries.lock());
+        }
+    }
+
+    /// Keeps the tables of the 2 MiB from `place` on, where nothing is any more, in place of those that were kept before.
+    #[inline]
+    pub(super) fn keep_tables(&self, place: VirtAddr) {
+        if self.kept.load(Ordering::Relaxed) != place.get() {
+            self.keep_others(place);
+        }
+    }
+
+    #[cold]
+    fn keep_others(&self, place: VirtAddr) {
+        let before = VirtAddr::new(self.kept.swap(place.get(), Ordering::AcqRel));
+        // Not the tables that both need.
+        let beside = if before < place {
+            VirtRange::new(VirtAddr::ZERO, place)
+        } else {
+            place.checked_add(PMD_SIZE).and_then(|behind| VirtRange::new(behind, VirtAddr::new(USER_END)))
+        };
+        self.reap_kept(before, beside.unwrap_or_default());
+    }
+
+    /// Frees the tables that are kept for what is mapped next although nothing is in them ([`UserPages::unmap_keeping`]). Returns
+    /// how many. Nobody relies on tables that they made and in which nothing is yet: faults look again, but a caller that moves
+    /// pages or fills ranges holds the areas of the space for itself. Inside a reclaimer too.
+    pub(in crate::mm::user) fn trim(&self) -> u64 {
+        let before = VirtAddr::new(self.kept.swap(NOWHERE, Ordering::AcqRel));
+        let tables = self.tables.table_frames();
+        self.reap_kept(before, VirtRange::new(VirtAddr::ZERO, VirtAddr::new(USER_END)).unwrap_or_default());
+        tables.saturating_sub(self.tables.table_frames())
+    }
+
+    /// Whether tables may be kept in which nothing is.
+    pub(in crate::mm::user) fn keeps_tables(&self) -> bool {
+        self.kept.load(Ordering::Relaxed) != NOWHERE
+    }
+
+    /// Frees tables that were kept, as far as they lie in `hole`, if still nothing is in them.
+    fn reap_kept(&self, place: VirtAddr, hole: VirtRange) {
+        if place.get() != NOWHERE {
+            self.reap_around(VirtRange::from_size(place, PMD_SIZE).unwrap_or_default(), hole);
         }
     }
 

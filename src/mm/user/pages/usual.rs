@@ -5,7 +5,6 @@
 use super::frame::{Dropped, Frames, Kept};
 use super::hal::Format;
 use super::space_pages::UserPages;
-use super::spare::Spare;
 use super::{FaultError, Handled, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::gfp::Gfp;
@@ -164,7 +163,7 @@ impl<H: UserHal> UserPages<H> {
         let refused = guess != Plan::Reuse && page.is_none() && !gfp.may_wait();
         // Where nothing is, as was guessed, it is a table that is missing.
         if let Some((zeroed, true)) = page {
-            if let Err(error) = self.grow_locked(at, &Spare::new(self.hal(), gfp, Order::ZERO)) {
+            if let Err(error) = self.grow_last(at, gfp) {
                 frames.discard(zeroed);
                 return Err(error);
             }

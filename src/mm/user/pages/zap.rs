@@ -56,15 +56,48 @@ impl<H: UserHal> UserPages<H> {
         self.reap_around(range, hole);
     }
 
+    /// [`Self::unmap_cut`] for a caller that holds the areas of the space for itself. Tables stay, at most three, of the last
+    /// 2 MiB that one call made empty: a process that maps and unmaps a buffer again and again finds its tables each time. The
+    /// next call that empties others keeps those instead; one over more than 2 MiB keeps none, nor does [`UserPages::unmap`];
+    /// [`UserPages::trim`] gives them back.
+    pub(in crate::mm::user) fn unmap_keeping(&self, range: VirtRange, hole: VirtRange) {
+        let hole = if hole.contains_range(range) { hole } else { range };
+        let left = Left { guards: false, hole };
+        let place = range.start().align_down(PMD_SIZE);
+        let Some(span) = VirtRange::from_size(place, PMD_SIZE).filter(|span| span.contains_range(range)) else {
+            if !self.is_bare(range, hole) {
+                self.zap(range, left);
+                if self.keeps_tables() {
+                    self.trim();
+                }
+                self.reap_around(range, hole);
+            }
+            return;
+        };
+        let is_left = if range.size() >= PMD_SIZE / 2 {
+            !self.is_bare(range, hole) && self.zap_part(range, left)
+        } else {
+            let entries = self.lock_entries(range.start());
+            let (table, raw, count) = self.tables().lowest_counted(range.start());
+            match count.filter(|_| table.level() == Level::Pte) {
+                Some(count) => self.zap_entries((table, count), range, false),
+                // As in `is_bare`.
+                None if raw.is_absent() && !may_be_empty(table.level(), place, hole) => true,
+                None => {
+                    drop(entries);
+                    self.zap_part(range, left)
+                }
+            }
+        };
+        if !is_left && hole.contains_range(span) {
+            self.keep_tables(place);
+        }
+    }
+
     /// Whether nothing is mapped in `range`, and no table can lie in `hole` as a whole that translates some of it: one descent.
     fn is_bare(&self, range: VirtRange, hole: VirtRange) -> bool {
         match self.tables().absent_around(range) {
-            // The root stays.
-            Some(Level::Pgd) => true,
-            Some(level) => {
-                let (start, size) = (range.start(), level.size() * ENTRIES as u64);
-                VirtRange::from_size(start.align_down(size), size).is_some_and(|table| !hole.contains_range(table))
-            }
+            Some(level) => !may_be_empty(level, range.start(), hole),
             None => false,
         }
     }
@@ -140,12 +173,18 @@ impl<H: UserHal> UserPages<H> {
 
     /// Makes sure that there is a table of last entries for `at`: a block is split.
     pub(super) fn table_at(&self, at: VirtAddr, gfp: Gfp) -> Result<(), PagesError> {
-        if self.tables().look(|| self.tables().lowest(at)).0.level() == Level::Pte {
+        if self.has_last_table(at) {
             return Ok(());
         }
         let spare = Spare::new(self.hal(), gfp, Order::ZERO);
         self.grow(at, LeafLevel::Pte, &spare)?;
         self.split_at(at, &spare)
+    }
+
+    /// Whether there is a table of last entries for `at`, for now.
+    #[inline]
+    pub(super) fn has_last_table(&self, at: VirtAddr) -> bool {
+        self.tables().look(|| self.tables().lowest(at)).0.level() == Level::Pte
     }
 
     /// Splits the block around `at`, if there is one.
@@ -193,18 +232,26 @@ impl<H: UserHal> UserPages<H> {
         }
     }
 
+    /// Everything in a part of 2 MiB that has a table of last entries.
+    pub(super) fn zap_last(&self, part: VirtRange) {
+        self.zap_part(part, Left::TABLES);
+    }
+
     /// Everything in `range`, whose edges are edges of leaves.
     pub(super) fn zap_all(&self, range: VirtRange) {
         self.zap(range, Left::TABLES);
     }
 
     fn zap(&self, range: VirtRange, left: Left) {
-        self.each_part(range, |part| self.zap_part(part, left));
+        self.each_part(range, |part| {
+            self.zap_part(part, left);
+        });
     }
 
-    fn zap_part(&self, part: VirtRange, left: Left) {
+    /// Whether something is left in the 2 MiB of the part.
+    fn zap_part(&self, part: VirtRange, left: Left) -> bool {
         if part.size() >= PMD_SIZE / 2 && self.zap_table(part, left.hole) {
-            return;
+            return false;
         }
         loop {
             let entries = self.lock_entries(part.start());
@@ -213,8 +260,11 @@ impl<H: UserHal> UserPages<H> {
             }
             drop(entries);
             // One that reaches beyond the part was mapped after the edges were made edges: it stays.
-            if part.size() != PMD_SIZE || self.zap_block(part.start()) {
-                return;
+            if part.size() != PMD_SIZE {
+                return self.tables().look(|| !self.tables().lowest(part.start()).1.is_absent());
+            }
+            if self.zap_block(part.start()) {
+                return false;
             }
         }
     }
@@ -270,12 +320,12 @@ impl<H: UserHal> UserPages<H> {
         true
     }
 
-    /// Frees what the entries of `part` map. Under their lock.
-    fn zap_entries(&self, (table, count): (Table, Count), part: VirtRange, keep_guards: bool) {
+    /// Frees what the entries of `part` map; whether others of the table are left. Under their lock.
+    fn zap_entries(&self, (table, count): (Table, Count), part: VirtRange, keep_guards: bool) -> bool {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let (run, live) = (run_of(part), count.get(mmu));
         if live == 0 || table.is_empty(mmu, run) {
-            return;
+            return live != 0;
         }
         self.cut_groups(table, part);
         table.invalidate_each(mmu, run);
@@ -295,8 +345,9 @@ impl<H: UserHal> UserPages<H> {
             // No barrier: walkers do not tell invalid entries apart.
             table.clear(mmu, run);
         }
-        count.take(mmu, gone);
+        let is_left = !count.take(mmu, gone);
         self.count_dropped(leaving.finish());
+        is_left
     }
 
     /// Unfolds the groups that an edge of `part` cuts. Under their lock.
@@ -317,6 +368,14 @@ impl<H: UserHal> UserPages<H> {
             self.unfold(table, slot, at);
         }
     }
+}
+
+/// Whether the table of this level for `at` lies in `hole`. The root stays.
+#[inline(always)]
+fn may_be_empty(level: Level, at: VirtAddr, hole: VirtRange) -> bool {
+    let size = level.size() * ENTRIES as u64;
+    level != Level::Pgd
+        && VirtRange::from_size(at.align_down(size), size).is_none_or(|table| hole.contains_range(table))
 }
 
 /// The entries of a part of 2 MiB.
