@@ -9,7 +9,7 @@ use super::{FaultError, PagesError, UserHal, class};
 use crate::addr::{Order, PAGE_SIZE, PMD_SHIFT, PMD_SIZE, Pfn, PhysAddr, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
 use crate::hal::entry::{Entry, EntryFormat};
-use crate::hal::level::{LeafLevel, Level, Run};
+use crate::hal::level::{LeafLevel, Run};
 use crate::hal::mmu::{Asid, Mmu};
 use crate::mm::pgtable::{Last, PageTable, PgtableError, Space};
 use crate::sync::{OrderedGuard, OrderedLock};
@@ -204,14 +204,11 @@ impl<H: UserHal> UserPages<H> {
     }
 
     /// [`Self::grow`] down to the last level, for a caller who has found that a table is missing: mostly the last one.
-    #[cold]
+    #[inline(always)]
     pub(super) fn grow_last(&self, at: VirtAddr, gfp: Gfp) -> Result<(), FaultError> {
         let frames = self.hal.frames(gfp.difference(Gfp::ACCOUNT | Gfp::COMP | Gfp::ZERO));
-        let has_above = {
-            let _entries = self.lock_entries(at);
-            self.tables.lowest(at).0.level() == Level::Pmd
-        };
-        if has_above && self.tables.add_last_table(&frames, at, || self.lock_structure())? {
+        // Another table is missing for one in 512, so that nobody looks before this one is there.
+        if self.tables.add_last_table(&frames, at, || self.lock_structure())? {
             return Ok(());
         }
         self.grow(at, LeafLevel::Pte, &Spare::new(&self.hal, gfp, Order::ZERO))
