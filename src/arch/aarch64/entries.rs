@@ -120,10 +120,22 @@ pub(super) fn read_each(entries: &[AtomicU64], mut each: impl FnMut(RawEntry)) {
 /// Replaces each of the entries by what `change` makes of it, if it makes something.
 #[inline(always)]
 pub(super) fn change_each(entries: &[AtomicU64], mut change: impl FnMut(RawEntry) -> Option<RawEntry>) {
-    for entry in entries {
+    let mut one = |entry: &AtomicU64| {
         if let Some(new) = change(RawEntry::new(entry.load(Ordering::Relaxed))) {
             entry.store(new.get(), Ordering::Relaxed);
         }
+    };
+    // As above.
+    let (rounds, rest) = entries.as_chunks::<4>();
+    for round in rounds {
+        let [first, second, third, fourth] = round;
+        one(first);
+        one(second);
+        one(third);
+        one(fourth);
+    }
+    for entry in rest {
+        one(entry);
     }
 }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::limits::Usage;
-use super::merge::Proposal;
+use super::merge::{Change, Proposal};
 use super::munmap::whole_pages;
 use super::records::Records;
 use super::translations::MapHal;
@@ -44,6 +44,10 @@ impl<'a> AddressMap<'a> {
         rule: impl Fn(&Vma) -> Result<VmFlags, MapError>,
         act: impl Fn(&H, UserRange, VmFlags),
     ) -> Result<(), MapError> {
+        // The usual case is a range in one area.
+        if let Some(area) = self.tree.find(low).filter(|area| area.low() <= low && area.high() >= high) {
+            return self.change_one(with, area, (low, high), rule(area)?, act);
+        }
         let Plan { first, last, upto, refused } = self.plan_change((low, high), &rule)?;
         if let Some(error) = refused
             && (extent == Extent::All || upto == low)
@@ -51,7 +55,7 @@ impl<'a> AddressMap<'a> {
             return Err(error);
         }
         let result = refused.map_or(Ok(()), Err);
-        // The usual case is a range in one area, for which the number of records is known exactly.
+        // Of a range in one area the number of records is known exactly.
         let (mut only, needed) = if core::ptr::eq(first, last) {
             let flags = rule(first)?;
             if flags == first.flags() {
@@ -98,6 +102,44 @@ impl<'a> AddressMap<'a> {
         result
     }
 
+    /// [`Self::change_flags`] for a range that lies in `area`.
+    fn change_one<H: MapHal<'a>>(
+        &mut self,
+        with: &H,
+        area: &'a Record<'a>,
+        (low, high): (u64, u64),
+        flags: VmFlags,
+        act: impl Fn(&H, UserRange, VmFlags),
+    ) -> Result<(), MapError> {
+        let old = area.flags();
+        if flags == old {
+            return Ok(());
+        }
+        let part = Proposal::part_of(area, low, high, flags);
+        self.admit(area, flags, part.pages(), &mut Usage::default())?;
+        let change = self.tree.change_of(area, &part);
+        if change == (Change::Split { below: false, above: false }) {
+            area.set_flags(flags);
+        } else {
+            let needed = change.records();
+            self.may_add_areas(needed)?;
+            let mut records = Records::take(with, needed)?;
+            let below = if area.low() < low { with.cut(UserAddr::new(low)) } else { Ok(()) };
+            let cut = below.and_then(|()| if area.high() > high { with.cut(UserAddr::new(high)) } else { Ok(()) });
+            if let Err(error) = cut {
+                records.give_back(with);
+                return Err(error.into());
+            }
+            self.tree.change(with, area, &part, change, &mut records);
+            records.give_back(with);
+        }
+        // INVARIANT: VMA-5.
+        self.usage.sub(old, part.pages());
+        self.usage.add(flags, part.pages());
+        act(with, user_range(low, high), flags);
+        Ok(())
+    }
+
     fn plan_change(
         &self,
         (low, high): (u64, u64),
@@ -125,6 +167,7 @@ impl<'a> AddressMap<'a> {
     }
 
     /// Counts what `pages` of `area` come to with other flags, if the limits allow it.
+    #[inline]
     fn admit(&self, area: &Vma, flags: VmFlags, pages: u64, more: &mut Usage) -> Result<(), MapError> {
         let old = area.flags();
         if flags.is_data() && !old.is_data() {

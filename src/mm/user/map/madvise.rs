@@ -81,12 +81,26 @@ impl<'a> AddressMap<'a> {
             }
             _ => {}
         }
-        let hole = self.check_advice((low, high), advice)?;
         let discard = match advice {
             Advice::DontNeed => Some(Discard::Now),
             Advice::Free => Some(Discard::Lazily),
             _ => None,
         };
+        // The usual case is a range in one area.
+        if let Some(how) = discard
+            && let Some(area) = self.tree.find(low).filter(|area| area.low() <= low && area.high() >= high)
+        {
+            advice.check(area)?;
+            if area.low() < low {
+                with.cut(UserAddr::new(low))?;
+            }
+            if area.high() > high {
+                with.cut(UserAddr::new(high))?;
+            }
+            with.discard(user_range(low, high), how);
+            return Ok(());
+        }
+        let hole = self.check_advice((low, high), advice)?;
         if discard.is_none()
             && let Some(hole) = hole
         {

@@ -335,6 +335,20 @@ impl<H: UserHal> Kept<H> {
         shared.is_some()
     }
 
+    /// The state of the page of this frame, if it is a user block of its own that is mapped once, and not pinned.
+    #[inline(always)]
+    pub(super) fn sole_state(&self, pfn: Pfn) -> Option<PageState> {
+        let mut alone = None;
+        self.is_sole(pfn, &mut alone);
+        alone
+    }
+
+    /// The state of the page of this frame, if it is where nearly all are.
+    #[inline(always)]
+    pub(super) fn state_near(&self, pfn: Pfn) -> Option<PageState> {
+        find_near(&self.0, pfn).map(|page| self.0.get(page).state())
+    }
+
     /// Whether the page of this frame is a user block of its own that is mapped once, and not pinned. The zero page is not.
     /// `alone` is the state of such a page, if one has been seen: the next is probably alike.
     #[inline(always)]

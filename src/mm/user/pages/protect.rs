@@ -5,7 +5,7 @@ use super::frame::Frames;
 use super::hal::Format;
 use super::space_pages::UserPages;
 use super::usual::{ordinary, without_address};
-use super::zap::run_of;
+use super::zap::{is_one_part, run_of};
 use super::{Backing, PagesError, Sharing, UserHal};
 use crate::addr::{Order, PAGE_SIZE, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
@@ -25,6 +25,22 @@ enum Outcome {
     Changed,
     /// It was parked: no CPU has anything for the address.
     Restored,
+}
+
+/// Entries that a loop over like ones left as they were.
+#[derive(Default)]
+struct Others {
+    count: usize,
+    /// Some are to be changed.
+    unusual: bool,
+}
+
+impl Others {
+    #[cold]
+    fn add(&mut self, is_unusual: bool) {
+        self.count += 1;
+        self.unusual |= is_unusual;
+    }
 }
 
 impl<H: UserHal> UserPages<H> {
@@ -49,11 +65,100 @@ impl<H: UserHal> UserPages<H> {
 
     /// [`Self::protect`] where the edges of `range` are edges of leaves, and its code is not shared.
     pub(in crate::mm::user) fn protect_cut(&self, range: VirtRange, access: Access, sharing: Sharing) {
-        let area = Backing { range, access, sharing, largest: Order::ZERO };
+        let mut changed = None;
+        if is_one_part(range) && !self.protect_few(range, access, &mut changed) {
+            if let Some((start, pages)) = changed {
+                self.tables().flush_leaves(start, pages, LeafLevel::Pte);
+            }
+            return;
+        }
+        self.protect_all(&Backing { range, access, sharing, largest: Order::ZERO }, changed);
+    }
+
+    /// Changes all of a range, of which these pages have been changed and are to be flushed.
+    #[inline(never)]
+    fn protect_all(&self, area: &Backing, changed: Option<(VirtAddr, u64)>) {
         let frames = self.hal().frames(Gfp::ATOMIC);
         let mut gather = self.tables().gather(&frames);
-        self.each_part(range, |part| self.protect_part(part, &area, &mut gather));
+        if let Some((start, pages)) = changed {
+            gather.note(start, pages, LeafLevel::Pte);
+        }
+        self.each_part(area.range, |part| self.protect_part(part, area, &mut gather));
         gather.flush();
+    }
+
+    /// Changes the usual entries of a part; whether there may be others to be changed. The pages that were changed lie in
+    /// `changed`: they are not flushed.
+    #[inline(never)]
+    fn protect_few(&self, part: VirtRange, access: Access, changed: &mut Option<(VirtAddr, u64)>) -> bool {
+        if access == Access::Execute {
+            // Code is written to by the kernel.
+            return true;
+        }
+        let _entries = self.lock_entries(part.start());
+        let Some((table, ..)) = self.tables().last_entry(part.start()) else { return true };
+        self.cut_groups(table, part);
+        let rest;
+        (*changed, rest) = self.protect_usual(table, part, access);
+        rest
+    }
+
+    /// Changes the entries of a part that are like the first one, if that is a usual one: a page with one of the other two
+    /// permissions, all of which leave it readable. They need no look at who else has the page, or one at a single descriptor,
+    /// which is like that of the first. The pages that were changed lie in the result; `true`: there are others to be changed.
+    /// Under their lock.
+    #[inline(always)]
+    fn protect_usual(&self, table: Table, part: VirtRange, access: Access) -> (Option<(VirtAddr, u64)>, bool) {
+        let (mmu, run) = (self.tables().mmu(), run_of(part));
+        let wanted = ordinary::<Format<H>>(access);
+        let one = if access == Access::ReadOnly { Access::ReadWrite } else { Access::ReadOnly };
+        let other = Access::Execute;
+        let is_absent = |slot: &Slot| table.read(mmu, *slot).is_absent();
+        let (mut part, mut run) = (part, run);
+        if is_absent(&run.first()) {
+            let ahead = run.slots().take_while(is_absent).count();
+            if ahead == run.count() {
+                return (None, false);
+            }
+            let start = VirtAddr::new(part.start().get() + ahead as u64 * PAGE_SIZE);
+            part = VirtRange::new(start, part.end()).unwrap_or_default();
+            run = run_of(part);
+        }
+        let like = table.read(mmu, run.first());
+        let plain = without_address::<Format<H>>(like);
+        if plain != ordinary::<Format<H>>(one) && plain != ordinary::<Format<H>>(other) {
+            return (None, true);
+        }
+        let (turn, mut others) = (plain.get() ^ wanted.get(), Others::default());
+        if access == Access::ReadWrite {
+            let kept = Frames::new(self.hal()).kept();
+            let Some(alone) = kept.sole_state(Format::<H>::frame_of(like)) else { return (None, true) };
+            table.change_each(mmu, run, |raw| {
+                let found = without_address::<Format<H>>(raw);
+                let state = kept.state_near(Format::<H>::frame_of(raw));
+                if state.is_some_and(|state| (state == alone) & (found == plain)) {
+                    return Some(RawEntry::new(raw.get() ^ turn));
+                }
+                others.add(found != wanted && !raw.is_absent());
+                None
+            });
+        } else {
+            table.change_each(mmu, run, |raw| {
+                let found = without_address::<Format<H>>(raw);
+                if found == plain {
+                    return Some(RawEntry::new(raw.get() ^ turn));
+                }
+                others.add(found != wanted && !raw.is_absent());
+                None
+            });
+        }
+        let Others { count, unusual } = others;
+        if count == run.count() {
+            return (None, unusual);
+        }
+        // All between the first page and the last together: what is not there between them is in no TLB.
+        let behind = run.slots().rev().take_while(is_absent).count();
+        (Some((part.start(), (run.count() - behind) as u64)), unusual)
     }
 
     /// Keeps everything that `range` maps from every access, and keeps the pages (Linux: `PROT_NONE`): their entries are
@@ -72,6 +177,7 @@ impl<H: UserHal> UserPages<H> {
     }
 
     /// [`Self::park`] where the edges of `range` are edges of leaves.
+    #[inline(never)]
     pub(in crate::mm::user) fn park_cut(&self, range: VirtRange) {
         let frames = self.hal().frames(Gfp::ATOMIC);
         let mut gather = self.tables().gather(&frames);
@@ -108,7 +214,14 @@ impl<H: UserHal> UserPages<H> {
     }
 
     fn protect_part<F: FrameSource>(&self, part: VirtRange, area: &Backing, gather: &mut Gather<'_, H::Mmu, F>) {
-        let (kept, mmu) = (Frames::new(self.hal()).kept(), self.tables().mmu());
+        let mut changed = None;
+        let rest = self.protect_few(part, area.access, &mut changed);
+        if let Some((start, pages)) = changed {
+            gather.note(start, pages, LeafLevel::Pte);
+        }
+        if !rest {
+            return;
+        }
         let _entries = self.lock_entries(part.start());
         let (table, raw) = self.tables().lowest(part.start());
         if table.level() != Level::Pte {
@@ -116,41 +229,7 @@ impl<H: UserHal> UserPages<H> {
             return;
         }
         self.cut_groups(table, part);
-        let wanted = ordinary::<Format<H>>(area.access);
-        // The usual case is a page with one of the other two permissions, all of which leave it readable. It needs no look at
-        // who else has the page, or one at a single descriptor.
-        let [one, other] = match area.access {
-            Access::ReadOnly => [Access::ReadWrite, Access::Execute],
-            Access::ReadWrite | Access::Execute => [Access::ReadOnly, Access::Execute],
-        };
-        let (one, other) = (ordinary::<Format<H>>(one), ordinary::<Format<H>>(other));
-        let (unusual, may_write) = (area.access == Access::Execute, area.access == Access::ReadWrite);
-        let run = run_of(part);
-        let (mut changed, mut rest, mut alone) = (false, unusual, None);
-        if !unusual {
-            table.change_each(mmu, run, |raw| {
-                let plain = without_address::<Format<H>>(raw);
-                if (plain == one || plain == other)
-                    && (!may_write || kept.is_sole(Format::<H>::frame_of(raw), &mut alone))
-                {
-                    changed = true;
-                    return Some(RawEntry::new(raw.get() ^ plain.get() ^ wanted.get()));
-                }
-                rest |= plain != wanted && !raw.is_absent();
-                None
-            });
-        }
-        if changed {
-            // All between the first page and the last together: what is not there between them is in no TLB.
-            let is_there = |slot: &Slot| !table.read(mmu, *slot).is_absent();
-            let first = run.slots().take_while(|slot| !is_there(slot)).count();
-            let behind = run.slots().rev().take_while(|slot| !is_there(slot)).count();
-            let start = VirtAddr::new(part.start().get() + first as u64 * PAGE_SIZE);
-            gather.note(start, (run.count() - first - behind) as u64, LeafLevel::Pte);
-        }
-        if rest {
-            self.protect_rest(table, part, area, gather);
-        }
+        self.protect_rest(table, part, area, gather);
     }
 
     /// Gives those entries of a part that have no usual permission their new one.

@@ -5,7 +5,7 @@ use super::anon::part_end;
 use super::hal::Format;
 use super::space_pages::UserPages;
 use super::spare::Spare;
-use super::zap::run_of;
+use super::zap::{is_one_part, run_of};
 use super::{PagesError, UserHal};
 use crate::addr::{Order, PAGE_SIZE, PMD_SIZE, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
@@ -69,6 +69,11 @@ impl<H: UserHal> UserPages<H> {
 
     /// Moves to a target where nothing is and all tables are.
     fn move_all(&self, from: VirtRange, target: VirtRange) -> Result<(), PagesError> {
+        if is_one_part(from) && !is_whole(from, target.start()) {
+            self.move_entries(from, target.start())?;
+            self.reap(from);
+            return Ok(());
+        }
         let mut at = from.start();
         while let Some(part) = self.tables().next_part(at, from.end()) {
             at = part.end();
@@ -106,22 +111,30 @@ impl<H: UserHal> UserPages<H> {
 
     /// Makes all tables that the move needs. Mappings of the target stay, but that blocks there may be split.
     fn prepare_target(&self, from: VirtRange, target: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
-        let spare = Spare::new(self.hal(), gfp, Order::ZERO);
+        if is_one_part(from) && !is_whole(from, target.start()) && self.has_last_table(from.start()) {
+            return self.tables_at(target, gfp);
+        }
         let mut at = from.start();
         while let Some(part) = self.tables().next_part(at, from.end()) {
             at = part.end();
             let there = counterpart(from, target.start(), part.start());
             let moved = VirtRange::from_size(there, part.size()).unwrap_or_default();
             if is_whole(part, there) {
-                self.grow(there, LeafLevel::Pmd, &spare)?;
+                self.grow(there, LeafLevel::Pmd, &Spare::new(self.hal(), gfp, Order::ZERO))?;
                 continue;
             }
             self.table_at(part.start(), gfp)?;
-            let mut place = moved.start();
-            while place < moved.end() {
-                self.table_at(place, gfp)?;
-                place = part_end(place, moved.end());
-            }
+            self.tables_at(moved, gfp)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there are tables of last entries for all of `range`.
+    fn tables_at(&self, range: VirtRange, gfp: Gfp) -> Result<(), PagesError> {
+        let mut place = range.start();
+        while place < range.end() {
+            self.table_at(place, gfp)?;
+            place = part_end(place, range.end());
         }
         Ok(())
     }

@@ -223,8 +223,7 @@ impl<H: UserHal> UserPages<H> {
     pub(super) fn each_part(&self, range: VirtRange, mut f: impl FnMut(VirtRange)) {
         let mut at = range.start();
         // A range under one entry is looked at by `f` itself.
-        let is_one = at.align_down(PMD_SIZE) == VirtAddr::new(range.end().get().wrapping_sub(1)).align_down(PMD_SIZE);
-        let mut next = if is_one { Some(range) } else { self.tables().next_part(at, range.end()) };
+        let mut next = if is_one_part(range) { Some(range) } else { self.tables().next_part(at, range.end()) };
         while let Some(part) = next {
             f(part);
             at = part.end();
@@ -352,16 +351,19 @@ impl<H: UserHal> UserPages<H> {
 
     /// Unfolds the groups that an edge of `part` cuts. Under their lock.
     pub(super) fn cut_groups(&self, table: Table, part: VirtRange) {
-        let last_end = part.end().is_aligned(PMD_SIZE);
-        for edge in [Some(part.start()), Some(part.end()).filter(|_| !last_end)].into_iter().flatten() {
+        let cut = |edge: VirtAddr| {
             let slot = Level::Pte.slot(edge);
             if slot != slot.group_start() {
                 self.unfold_if_grouped(table, slot, edge);
             }
-        }
+        };
+        cut(part.start());
+        // The first slot, if it is the end of the table.
+        cut(part.end());
     }
 
     /// Unfolds the group that an entry belongs to, if it belongs to one. Under their lock.
+    #[inline(always)]
     pub(super) fn unfold_if_grouped(&self, table: Table, slot: Slot, at: VirtAddr) {
         let raw = table.read(self.tables().mmu(), slot);
         if Format::<H>::is_valid(raw) && Format::<H>::is_contiguous(raw) {
@@ -376,6 +378,13 @@ fn may_be_empty(level: Level, at: VirtAddr, hole: VirtRange) -> bool {
     let size = level.size() * ENTRIES as u64;
     level != Level::Pgd
         && VirtRange::from_size(at.align_down(size), size).is_none_or(|table| hole.contains_range(table))
+}
+
+/// Whether one entry of 2 MiB translates all of a range.
+#[inline(always)]
+pub(super) const fn is_one_part(range: VirtRange) -> bool {
+    let last = VirtAddr::new(range.end().get().wrapping_sub(1));
+    range.start().align_down(PMD_SIZE).get() == last.align_down(PMD_SIZE).get()
 }
 
 /// The entries of a part of 2 MiB.
