@@ -14,7 +14,7 @@ use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
-use crate::mm::page::{Kind, Page};
+use crate::mm::page::Page;
 use crate::mm::pgtable::Gather;
 use core::sync::atomic::Ordering;
 
@@ -104,7 +104,7 @@ impl<H: UserHal> UserPages<H> {
         }
         let page = frames.find(pfn)?;
         let state = frames.state(page);
-        if state.kind() != Kind::User || state.order() != Order::ZERO || frames.pins(page) != 0 {
+        if !state.is_unpinned_user_page() || frames.pins_beside(page) != 0 {
             return None;
         }
         Some(if state.references() == 1 { Plan::Reuse } else { Plan::Copy })
