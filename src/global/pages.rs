@@ -35,7 +35,7 @@ pub(super) fn set_brief_mappings(maps: fn(Pfn, u64) -> bool) {
 
 // SAFETY: HAL-1: the number and the data are in registers of the CPU, and interrupts are masked by `save`; HAL-2: by
 // `COMING_AND_GOING`; HAL-3, HAL-4: the map and the linear map are made once, before pages are handed over; HAL-5: by
-// LDXR and STXR.
+// LDXR, STXR and STLXR.
 unsafe impl PageHal for KernelPages {
     type Map = Vmemmap;
     type Relax = Relax;
@@ -82,6 +82,11 @@ unsafe impl PageHal for KernelPages {
     #[inline(always)]
     fn store_exclusive(word: &AtomicU64, found: u64, new: u64) -> bool {
         monitor::store(word, found, new)
+    }
+
+    #[inline(always)]
+    fn store_exclusive_release(word: &AtomicU64, found: u64, new: u64) -> bool {
+        monitor::store_release(word, found, new)
     }
 
     fn vmalloc_size(&self) -> u64 {

@@ -223,4 +223,11 @@ impl Run {
         // INVARIANT: SLOT-1 by RUN-1.
         (self.first.0..self.first.0 + self.count).map(Slot)
     }
+
+    /// The slot `index` behind the first, if it belongs to the run.
+    #[inline]
+    pub(crate) const fn get(self, index: usize) -> Option<Slot> {
+        // INVARIANT: SLOT-1 by RUN-1.
+        if index < self.count { Some(Slot(self.first.0 + index)) } else { None }
+    }
 }

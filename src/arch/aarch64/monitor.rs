@@ -44,3 +44,23 @@ pub fn store(word: &AtomicU64, found: u64, new: u64) -> bool {
     };
     failed == 0
 }
+
+/// [`store`] after all accesses before it on this CPU (STLXR).
+#[inline(always)]
+pub fn store_release(word: &AtomicU64, found: u64, new: u64) -> bool {
+    if CHECKED {
+        return word.compare_exchange_weak(found, new, Ordering::Release, Ordering::Relaxed).is_ok();
+    }
+    let failed: u32;
+    // SAFETY: a store to an atomic.
+    unsafe {
+        asm!(
+            "stlxr {failed:w}, {new}, [{word}]",
+            failed = out(reg) failed,
+            new = in(reg) new,
+            word = in(reg) word,
+            options(nostack, preserves_flags),
+        );
+    };
+    failed == 0
+}

@@ -27,6 +27,11 @@ impl<P: Gap> Augment<P> for MaxSize {
     fn summarize(top: &P, left: Option<u64>, right: Option<u64>) -> u64 {
         top.size().max(left.unwrap_or(0)).max(right.unwrap_or(0))
     }
+
+    #[inline(always)]
+    fn join(one: u64, other: u64) -> u64 {
+        one.max(other)
+    }
 }
 
 /// Size, alignment and range to search for.

@@ -140,8 +140,9 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
             Some(next) => next.links().prev.set(Some(node)),
             None => self.last = Some(node),
         }
+        let summary = if A::KEPT { A::summarize(node.payload(), None, None) } else { P::NO_SUMMARY };
         if A::KEPT {
-            links.summary.set(A::summarize(node.payload(), None, None));
+            links.summary.set(summary);
         }
         let Some(parent) = parent else {
             links.color.set(Color::Black);
@@ -150,7 +151,10 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         };
         links.color.set(Color::Red);
         parent.links().child(side).set(Some(node));
-        Self::refresh(Some(parent), None);
+        if A::KEPT {
+            // INVARIANT: RBT-4: a subtree is there that was not, and nothing else has changed.
+            Self::grow(Some(parent), summary);
+        }
         if parent.links().color.get() == Color::Red {
             self.rebalance_after_insert(node, parent);
         }

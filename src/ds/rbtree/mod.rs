@@ -106,6 +106,30 @@ impl<'a, P: Payload, A: Augment<P>> RbTree<'a, P, A> {
         }
     }
 
+    /// [`RbTree::propagate`] where the payload has grown: nothing but itself has to be looked at to know the new summary, nor at
+    /// each node above. O(log n).
+    #[inline]
+    pub fn propagate_growth(&mut self, node: &'a Node<'a, P>) {
+        if A::KEPT && self.contains(node) {
+            Self::grow(Some(node), A::summarize(node.payload(), None, None));
+        }
+    }
+
+    /// Adds to the summaries from `at` upwards, as far as they change, what is new below.
+    #[inline]
+    fn grow(mut at: Link<'a, P>, new: P::Summary) {
+        while let Some(node) = at {
+            let before = node.links().summary.get();
+            let after = A::join(before, new);
+            // INVARIANT: RBT-4: where nothing changed, nothing above did.
+            if after == before {
+                return;
+            }
+            node.links().summary.set(after);
+            at = node.links().parent.get();
+        }
+    }
+
     /// Recomputes summaries from `at` upwards, as far as they change, but not `end` nor the nodes above it.
     #[inline]
     fn refresh(mut at: Link<'a, P>, end: Link<'a, P>) {

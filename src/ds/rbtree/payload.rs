@@ -22,6 +22,10 @@ pub trait Augment<P: Payload> {
     /// The summary of a subtree from its top node and the summaries of the subtrees below, `None` for an empty subtree. It may
     /// depend on nothing else.
     fn summarize(top: &P, left: Option<P::Summary>, right: Option<P::Summary>) -> P::Summary;
+
+    /// The summary of what two summaries stand for together: as if the one was that of a subtree, and a payload or a subtree with
+    /// the other was added to it. With it a node that is put in is made known to those above in one load and one comparison each.
+    fn join(one: P::Summary, other: P::Summary) -> P::Summary;
 }
 
 /// No summary.
@@ -32,6 +36,10 @@ impl<P: Payload> Augment<P> for Plain {
     const KEPT: bool = false;
 
     fn summarize(_: &P, _: Option<P::Summary>, _: Option<P::Summary>) -> P::Summary {
+        P::NO_SUMMARY
+    }
+
+    fn join(_: P::Summary, _: P::Summary) -> P::Summary {
         P::NO_SUMMARY
     }
 }

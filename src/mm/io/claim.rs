@@ -76,6 +76,11 @@ impl Augment<Claim> for MaxEnd {
     fn summarize(top: &Claim, left: Option<u64>, right: Option<u64>) -> u64 {
         top.end().max(left.unwrap_or(0)).max(right.unwrap_or(0))
     }
+
+    #[inline]
+    fn join(one: u64, other: u64) -> u64 {
+        one.max(other)
+    }
 }
 
 /// A copy of a live mapping's record.

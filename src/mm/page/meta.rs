@@ -29,7 +29,7 @@ pub struct PageDescriptor {
     state: AtomicU64,
     /// Free: the next block of the list. Tail: the head. Otherwise the owner's.
     next: AtomicU32,
-    /// Free: the block before on the list. Otherwise the owner's.
+    /// Free: the block before on the list. User: pins that the state does not count. Otherwise the owner's.
     prev: AtomicU32,
     /// By kind. The low half is zero but in the pages of a slab ([`SlabWord`](crate::mm::slab::SlabWord)).
     aux: AtomicU64,

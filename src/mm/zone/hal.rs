@@ -124,4 +124,10 @@ pub unsafe trait PageHal: Interrupts + PerCpu + Pressure {
     fn store_exclusive(word: &AtomicU64, found: u64, new: u64) -> bool {
         word.compare_exchange_weak(found, new, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
+
+    /// [`PageHal::store_exclusive`] that orders all accesses before it on this CPU before the store.
+    #[inline(always)]
+    fn store_exclusive_release(word: &AtomicU64, found: u64, new: u64) -> bool {
+        word.compare_exchange_weak(found, new, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
 }

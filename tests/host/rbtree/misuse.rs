@@ -37,6 +37,7 @@ fn a_node_of_another_tree_is_refused() {
     other.insert(owned).unwrap();
     assert!(other.contains(node) && one.is_empty());
     other.propagate(node);
+    one.propagate_growth(node);
     spare.push_front(third);
     one.check().unwrap();
     other.check().unwrap();
@@ -76,7 +77,11 @@ fn a_summary_that_was_not_carried_on_is_found() {
             node.set(index * 10, index * 10 + size);
             let wrong = tree.check().unwrap_err();
             assert_eq!(wrong.tag, "RBT-4", "{wrong}");
-            tree.propagate(node);
+            if size == 9 {
+                tree.propagate_growth(node)
+            } else {
+                tree.propagate(node)
+            }
             tree.check().unwrap();
         }
     }

@@ -70,10 +70,15 @@ fn compare(seed: u64, size: usize, space: u64, steps: u64) {
                 let node = node.node();
                 let start = low + random.below(node.end() - low);
                 let end = start + 1 + random.below(high - start);
+                let before = node.end() - node.key();
                 model.remove(&node.key()).unwrap();
                 node.set(start, end);
                 model.insert(start, end);
-                tree.propagate(node);
+                if end - start < before || random.below(4) == 0 {
+                    tree.propagate(node);
+                } else {
+                    tree.propagate_growth(node);
+                }
             }
         }
         tree.check().unwrap_or_else(|wrong| panic!("step {step} of seed {seed}: {wrong}"));

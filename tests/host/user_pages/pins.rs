@@ -1,9 +1,10 @@
 //! Pins of pages that came in runs and blocks.
 
-use super::machine::{data, on_a_machine, page, pages};
-use quarry::addr::PAGE_SIZE;
+use super::machine::{Space, data, on_a_machine, page, pages};
+use quarry::addr::{Order, PAGE_SIZE};
 use quarry::arch::host::Config;
 use quarry::gfp::Gfp;
+use quarry::mm::page::PageState;
 use quarry::mm::user::pages::{Backing, Handled, Sharing};
 
 #[test]
@@ -80,4 +81,65 @@ fn a_block_that_was_pinned_is_its_owners_again_when_the_last_pin_is_gone() {
         kernel.check(&[&space]);
         kernel.end([space]);
     });
+}
+
+#[test]
+fn more_pins_of_a_page_than_its_state_counts_are_counted_all_the_same() {
+    on_a_machine(Config::CORTEX_A72, |kernel| {
+        let (space, area) = (kernel.space(1), data(2));
+        kernel.store(&space, page(0), &area, 7).unwrap();
+        let many = PageState::MAX_MAPPINGS as usize + 9;
+        let mut pinned: Vec<_> = (0..many).map(|_| space.pin(page(0), true, &area, Gfp::KERNEL).unwrap()).collect();
+        kernel.check(&[&space]);
+        let phys = pinned[0].phys();
+        assert!(pinned.iter().all(|one| one.phys() == phys));
+        // First those go that the state counts, so that what is left is counted elsewhere.
+        let rest = pinned.split_off(many - 3);
+        drop(pinned);
+        kernel.check(&[&space]);
+        let mut child = kernel.space(2);
+        space.fork(&mut child, [(pages(0, 2), Sharing::Private)], Gfp::KERNEL).unwrap();
+        assert_eq!(kernel.store(&space, page(0), &area, 8).unwrap(), [], "the parent keeps the page, and may write it");
+        assert_eq!((kernel.sim.peek(phys), kernel.load(&child, page(0), &area).unwrap().0), (8, 7));
+        drop(rest);
+        kernel.check(&[&space, &child]);
+        // Nothing is left of them: the next child shares the page.
+        let mut second = kernel.space(3);
+        space.fork(&mut second, [(pages(0, 2), Sharing::Private)], Gfp::KERNEL).unwrap();
+        assert_eq!(second.tables().translate(page(0)).map(|found| found.phys), Some(phys));
+        kernel.end([space, child, second]);
+    });
+}
+
+#[test]
+fn pins_are_given_back_together_whatever_their_pages_are() {
+    for largest in [Order::ZERO, Backing::RUN] {
+        on_a_machine(Config::CORTEX_A72, |kernel| {
+            let (space, area) = (kernel.space(1), Backing { largest, ..data(64) });
+            for n in [0, 17, 40] {
+                kernel.store(&space, page(n), &area, n).unwrap();
+            }
+            let mut pinned = [const { None }; 50];
+            space.pin_pages(page(0), true, &area, Gfp::KERNEL, &mut pinned).unwrap();
+            kernel.check(&[&space]);
+            // A place that has a pin loses it for the new one; one that has none is passed over.
+            let again = &mut pinned[10..20];
+            space.pin_pages(page(30), true, &area, Gfp::KERNEL, again).unwrap();
+            kernel.check(&[&space]);
+            pinned[3] = None;
+            // Of some pages the pin is the last owner.
+            space.unmap(pages(4, 4), pages(4, 4), Gfp::KERNEL).unwrap();
+            space.unpin_pages(&mut pinned);
+            assert!(pinned.iter().all(Option::is_none));
+            kernel.check(&[&space]);
+            space.unpin_pages(&mut pinned);
+            // The pages are the space's alone again.
+            let mut child = kernel.space(2);
+            space.fork(&mut child, [(pages(0, 64), Sharing::Private)], Gfp::KERNEL).unwrap();
+            kernel.check(&[&space, &child]);
+            let of = |space: &Space| space.tables().translate(page(17)).map(|found| found.phys);
+            assert_eq!(of(&space), of(&child));
+            kernel.end([space, child]);
+        });
+    }
 }

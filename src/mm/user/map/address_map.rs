@@ -19,7 +19,7 @@ use crate::ds::rbtree::Cursor;
 ///   object; one that is shared may become writable or executable, not both.
 /// - `VMA-6`: the break is not below its start, and every area is within the address space.
 ///
-/// And those of the tree (`VMA-1` to `VMA-3`, `RBT`) and of [`Usage`] (`VMA-5`); [`AddressMap::check`] tests them all.
+/// And those of the tree (`VMA-1` to `VMA-3`, `VMA-7`, `RBT`) and of [`Usage`] (`VMA-5`); [`AddressMap::check`] tests them all.
 pub struct AddressMap<'a> {
     pub(super) tree: VmaTree<'a>,
     pub(super) layout: MapLayout,

@@ -154,42 +154,46 @@ impl<'a> AddressMap<'a> {
                 Placed::Over(removal) => {
                     self.may_replace(flags, pages, &removal.usage)?;
                     let low = removal.low;
-                    let (range, fill) = Self::ask(with, request, (low, size), flags, object)?;
+                    let mut range = Self::proposal(request, (low, size), flags, object);
+                    let mut fill = None;
+                    Self::ask(with, &mut range, &mut fill)?;
                     self.map_over(with, removal, &range, fill.as_ref())?;
                     return Ok(UserAddr::new(low));
                 }
             },
         };
         self.may_expand(flags, pages)?;
-        let (range, fill) = Self::ask(with, request, (low, size), flags, object)?;
+        let mut range = Self::proposal(request, (low, size), flags, object);
+        let mut fill = None;
+        Self::ask(with, &mut range, &mut fill)?;
         self.map_free(with, prev, &range, fill.as_ref())?;
         Ok(UserAddr::new(low))
     }
 
-    /// The proposed area, after its file was asked, and the frames that the file maps at once.
+    /// The area that is asked for.
     #[inline(always)]
-    fn ask<H: MapHal<'a>>(
-        with: &H,
-        request: &MmapRequest,
-        (low, size): (u64, u64),
-        flags: VmFlags,
-        object: Option<ObjectId>,
-    ) -> Result<(Proposal, Option<Fill>), MapError> {
+    fn proposal(request: &MmapRequest, (low, size): (u64, u64), flags: VmFlags, object: Option<ObjectId>) -> Proposal {
         let offset = if object.is_some() { request.offset } else { low } >> PAGE_SHIFT;
-        let mut range = Proposal { low, high: low.wrapping_add(size), offset, flags, object };
-        let mut fill = None;
-        if let Some(file) = object.filter(|_| flags.contains(VmFlags::FILE)) {
-            (range.flags, fill) = Self::ask_file(with, file, &range)?;
-        }
-        Ok((range, fill))
+        Proposal { low, high: low.wrapping_add(size), offset, flags, object }
     }
 
-    /// The file's own operation: the flags that it permits, and what it maps at once.
+    /// The file's own operation, if the area has a file: the flags become what it permits, and `fill` what it maps at once. Both
+    /// stay where they are, since nearly always nothing is asked.
+    #[inline(always)]
+    fn ask<H: MapHal<'a>>(with: &H, range: &mut Proposal, fill: &mut Option<Fill>) -> Result<(), MapError> {
+        match range.object.filter(|_| range.flags.contains(VmFlags::FILE)) {
+            Some(file) => Self::ask_file(with, file, range, fill),
+            None => Ok(()),
+        }
+    }
+
+    #[inline(never)]
     fn ask_file<H: MapHal<'a>>(
         with: &H,
         file: ObjectId,
-        range: &Proposal,
-    ) -> Result<(VmFlags, Option<Fill>), MapError> {
+        range: &mut Proposal,
+        fill: &mut Option<Fill>,
+    ) -> Result<(), MapError> {
         const MAY_ADD: VmFlags = VmFlags::SPECIAL.union(VmFlags::DONTCOPY).union(VmFlags::HOOKS);
         let asked = range.flags;
         let mut area =
@@ -211,7 +215,8 @@ impl<'a> AddressMap<'a> {
         if !flags.access_is_allowed() {
             return Err(MapError::Access(flags));
         }
-        Ok((flags, area.fill))
+        (range.flags, *fill) = (flags, area.fill);
+        Ok(())
     }
 
     /// Where the request goes.
@@ -309,9 +314,11 @@ impl<'a> AddressMap<'a> {
     ) -> Result<(), MapError> {
         let next = self.tree.next_of(prev);
         let join = Join::of_new(prev.map(|prev| prev.payload()), next.map(|next| next.payload()), range);
-        let needed = usize::from(join.is_none());
-        self.may_add_areas(needed)?;
-        let mut records = Records::take(with, needed)?;
+        let mut records = Records::none();
+        if join.is_none() {
+            self.may_add_areas(1)?;
+            records.take_one(with)?;
+        }
         if let Some(fill) = fill
             && let Err(error) = with.fill(user_range(range.low, range.high), fill, range.flags)
         {

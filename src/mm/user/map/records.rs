@@ -36,6 +36,17 @@ impl<'a> Records<'a> {
         Ok(records)
     }
 
+    /// One more.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError::NoMemory`].
+    #[inline(always)]
+    pub(super) fn take_one(&mut self, with: &impl VmaSource<'a>) -> Result<(), MapError> {
+        self.0.push_front(with.take(Gfp::KERNEL_ACCOUNT).ok_or(MapError::NoMemory)?);
+        Ok(())
+    }
+
     #[inline]
     pub(super) fn pop(&mut self) -> Option<Owned<'a, Vma>> {
         self.0.pop_front()

@@ -28,6 +28,11 @@ impl Augment<Vma> for MaxGap {
     fn summarize(top: &Vma, left: Option<u32>, right: Option<u32>) -> u32 {
         top.gap().max(left.unwrap_or(0)).max(right.unwrap_or(0))
     }
+
+    #[inline(always)]
+    fn join(one: u32, other: u32) -> u32 {
+        one.max(other)
+    }
 }
 
 /// Where the free addresses below `area` end: at its start, or a guard gap below it if it is a stack (Linux:

@@ -13,18 +13,21 @@ use crate::ds::rbtree::{Broken, Cursor, Owned, Payload, RbTree};
 /// - `VMA-1`: every area begins and ends at a page, and is not empty.
 /// - `VMA-2`: no two areas overlap.
 /// - `VMA-3`: every record has the free pages below its area ([`pages_below`]).
+/// - `VMA-7`: the area that was put in last is remembered only while it is in the tree.
 ///
 /// And those of [`RbTree`] (`RBT`).
 pub(super) struct VmaTree<'a> {
     tree: RbTree<'a, Vma, MaxGap>,
     /// The limit that cuts the gap that it lies in: see [`pages_below`].
     clip: u64,
+    /// The area that was put in last, while it is in the tree: the next call is probably about it.
+    recent: Option<&'a Record<'a>>,
 }
 
 impl<'a> VmaTree<'a> {
     /// A tree whose gaps are cut at `clip`; `u64::MAX` for no such limit.
     pub(super) const fn new(clip: u64) -> Self {
-        Self { tree: RbTree::new(), clip }
+        Self { tree: RbTree::new(), clip, recent: None }
     }
 
     /// Where the gap is cut that it lies in.
@@ -78,6 +81,12 @@ impl<'a> VmaTree<'a> {
     /// The first area that ends above `addr` (Linux: `find_vma`). O(log n).
     #[inline]
     pub(super) fn find(&self, addr: u64) -> Option<&'a Record<'a>> {
+        if let Some(recent) = self.recent
+            && recent.low() <= addr
+            && addr < recent.high()
+        {
+            return Some(recent);
+        }
         let cursor = match self.tree.last_at_or_below(addr) {
             Some(at) if at.high() > addr => Some(at),
             Some(at) => at.next(),
@@ -107,9 +116,12 @@ impl<'a> VmaTree<'a> {
     #[inline]
     fn note_gap(&mut self, at: &'a Record<'a>, end: u64) {
         let gap = pages_below(at, end, self.clip);
+        let before = at.gap();
         // INVARIANT: VMA-3.
-        if at.gap() != gap {
-            at.set_gap(gap);
+        at.set_gap(gap);
+        if gap > before {
+            self.tree.propagate_growth(at);
+        } else if gap < before {
             self.tree.propagate(at);
         }
     }
@@ -140,6 +152,7 @@ impl<'a> VmaTree<'a> {
         if let Some(next) = next {
             self.note_gap(next, at.high());
         }
+        self.recent = Some(at);
         Ok(at)
     }
 
@@ -147,6 +160,9 @@ impl<'a> VmaTree<'a> {
     #[inline]
     pub(super) fn remove(&mut self, at: &'a Record<'a>) -> Option<Owned<'a, Vma>> {
         let (end, next) = (self.prev(at).map_or(0, |prev| prev.high()), self.next(at));
+        if self.recent.is_some_and(|recent| core::ptr::eq(recent, at)) {
+            self.recent = None;
+        }
         let record = self.tree.erase(at)?;
         if let Some(next) = next {
             self.note_gap(next, end);
@@ -198,12 +214,15 @@ impl<'a> VmaTree<'a> {
         self.insert(Some(at), record)
     }
 
-    /// Tests `VMA-1` to `VMA-3` and the tree.
+    /// Tests `VMA-1` to `VMA-3`, `VMA-7` and the tree.
     pub(super) fn check(&self) -> Result<(), Broken> {
         const fn broken(tag: &'static str, what: &'static str) -> Result<(), Broken> {
             Err(Broken { tag, what })
         }
         self.tree.check()?;
+        if self.recent.is_some_and(|recent| !self.iter().any(|area| core::ptr::eq(area, recent.payload()))) {
+            return broken("VMA-7", "the area that was put in last, which is not there");
+        }
         let mut end = 0;
         for area in self.iter() {
             if !area.start().is_aligned(1 << PAGE_SHIFT) || !area.end().is_aligned(1 << PAGE_SHIFT) {

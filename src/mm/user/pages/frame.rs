@@ -35,6 +35,15 @@ pub(super) enum Counted {
     Zero,
 }
 
+/// The word that counts a pin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PinCount {
+    /// The state of the page, beside the reference: one change for both.
+    State,
+    /// The word for the pins of blocks, and of pages that have more than their state can count.
+    Beside,
+}
+
 /// Frames that left tables, and what they counted as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Dropped {
@@ -102,15 +111,72 @@ impl<'h, H: UserHal> Frames<'h, H> {
         self.map().get(page).state()
     }
 
-    /// Pins of a user block (Linux: what `FOLL_PIN` adds to the reference count).
+    /// Pins of a user block (Linux: what `FOLL_PIN` adds to the reference count). The state of a page by itself counts the
+    /// first thousand. Each pin goes back where it was counted, and a new one comes under the lock of a leaf: so under that lock
+    /// a page that stays pinned has pins here.
     #[inline]
     pub(super) fn pins(&self, head: Page) -> u32 {
+        let map = self.map();
+        let descriptor = map.get(head);
+        descriptor.prev() + descriptor.state().pins()
+    }
+
+    /// Pins of a user block that its state does not count.
+    #[inline]
+    pub(super) fn pins_beside(&self, head: Page) -> u32 {
         self.map().get(head).prev()
     }
 
-    /// Counts a pin more, or one less.
-    pub(super) fn add_pin(&self, head: Page, count: i32) {
-        self.map().get(head).add_prev(count);
+    /// Takes `count` pins of a user block, and a reference for each: where they are counted. `None` if they cannot be counted.
+    /// Under the lock of a leaf that maps it.
+    pub(super) fn pin(&self, head: Page, count: u32) -> Option<PinCount> {
+        let map = self.map();
+        let descriptor = map.get(head);
+        let mut state = descriptor.state();
+        while let Some(more) = state.with_one_pin().filter(|_| count == 1) {
+            match descriptor.exchange(state, more) {
+                Ok(()) => return Some(PinCount::State),
+                Err(found) => state = found,
+            }
+        }
+        // Half of what can be counted is enough.
+        if descriptor.prev() > u32::MAX / 2 || !self.hold(head, count) {
+            return None;
+        }
+        descriptor.add_prev(count.cast_signed());
+        Some(PinCount::Beside)
+    }
+
+    /// Drops a pin of a user block, and its reference; the last one frees the block.
+    pub(super) fn unpin(&self, head: Page, counted: PinCount) {
+        let map = self.map();
+        let descriptor = map.get(head);
+        match counted {
+            PinCount::State => {
+                let mut state = descriptor.state();
+                loop {
+                    // The last reference stays until nothing says that the page is pinned. Nobody else has one then.
+                    let last = state.references() == 1;
+                    let less = state.with_one_pin_less(last);
+                    debug_assert!(less.is_some(), "a pin is given back once: {state:?}");
+                    let Some(less) = less else { return };
+                    match descriptor.exchange(state, less) {
+                        Ok(()) if last => break,
+                        Ok(()) => return,
+                        Err(found) => state = found,
+                    }
+                }
+            }
+            PinCount::Beside => {
+                // Before the reference goes, which may be the last.
+                descriptor.add_prev(-1);
+                let state = descriptor.state();
+                if state.references() > 1 && descriptor.exchange(state, state.with_one_less()).is_ok() {
+                    return;
+                }
+            }
+        }
+        self.put(self.pfn(head));
     }
 
     /// Leaves of a user block, as [`check`](super::check::check) has counted them in the word that is nobody's.
@@ -130,7 +196,8 @@ impl<'h, H: UserHal> Frames<'h, H> {
     /// Whether a block of user memory is mapped by one leaf and nobody else uses it.
     #[inline]
     pub(super) fn is_sole(&self, head: Page, state: PageState) -> bool {
-        state.references() == 1 || state.references().wrapping_sub(self.pins(head)) == 1
+        let unpinned = || state.references().wrapping_sub(state.pins()).wrapping_sub(self.pins_beside(head));
+        state.references() == 1 || unpinned() == 1
     }
 
     #[inline]
@@ -327,7 +394,7 @@ impl<H: UserHal> Kept<H> {
             return false;
         }
         let one_more = |state: PageState| {
-            let user = state.kind() == Kind::User;
+            let user = state.kind() == Kind::User && state.pins() == 0;
             state.with_more(1).filter(|_| user).map(|more| (more, state))
         };
         let shared = descriptor.try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, one_more);
@@ -365,44 +432,35 @@ impl<H: UserHal> Kept<H> {
         sole
     }
 
-    /// Pins the page of this frame, if it is one of user memory that one leaf maps, and nobody but pins uses: the page. Under the
-    /// lock of that leaf. `alone` is the state of such a page without pins, if one has been seen: the next is probably alike.
+    /// Takes the first pin of the page of this frame, if it lies where most RAM is, and is ordinary user memory by itself that one
+    /// leaf maps and nobody else uses: the page. Under the lock of that leaf. No function is called, so that a loop saves no registers.
     #[inline(always)]
-    pub(super) fn pin(&self, pfn: Pfn, alone: &mut Option<PageState>) -> Option<Page> {
-        let page = self.find(pfn)?;
-        let descriptor = self.0.get(page);
-        if let Some(alone) = *alone
-            && descriptor.exchange(alone, alone.with_one_more()).is_ok()
-        {
-            // The first pin: nobody else counts one before the leaf is unlocked. INVARIANT: USR-2, USR-4.
-            descriptor.set_prev(1);
-            return Some(page);
-        }
-        let pins = descriptor.prev();
-        let state = descriptor.state();
-        let own = state.kind() == Kind::User
-            && state.order() == Order::ZERO
-            && state.references().wrapping_sub(pins) == 1
-            // Half of what can be counted is enough for pins.
-            && pins <= u32::MAX / 2;
-        let more = state.with_more(1).filter(|_| own)?;
-        if descriptor.exchange(state, more).is_err() {
-            return None;
-        }
-        // INVARIANT: USR-2, USR-4.
-        descriptor.add_prev(1);
-        if state.references() == 1 {
-            *alone = Some(state);
-        }
-        Some(page)
+    pub(super) fn pin_first(&self, pfn: Pfn) -> Option<Page> {
+        let page = find_near(&self.0, pfn)?;
+        let first = |state: PageState| state.with_first_pin().map(|pinned| (pinned, ()));
+        // INVARIANT: USR-2, USR-4. The leaf keeps the page from being freed meanwhile, so nothing has to be ordered.
+        self.0.get(page).try_change(H::Pages::load_exclusive, H::Pages::store_exclusive, first).map(|()| page)
     }
 
-    /// Drops the reference of a pin, if it is not the last one to the block: whether it did.
-    #[inline(always)]
-    pub(super) fn unpin(&self, head: Page) -> bool {
-        let descriptor = self.0.get(head);
+    /// Pins the page of this frame, if it is one of user memory by itself that one leaf maps, and nobody but pins uses: the page.
+    /// Under the lock of that leaf.
+    #[inline]
+    pub(super) fn pin(&self, pfn: Pfn) -> Option<Page> {
+        let page = self.find(pfn)?;
+        let descriptor = self.0.get(page);
         let state = descriptor.state();
-        state.references() > 1 && descriptor.exchange(state, state.with_one_less()).is_ok()
+        let more = state.with_one_pin()?;
+        let own = state.references().wrapping_sub(state.pins()).wrapping_sub(descriptor.prev()) == 1;
+        // INVARIANT: USR-2, USR-4.
+        (own && descriptor.exchange(state, more).is_ok()).then_some(page)
+    }
+
+    /// Drops a pin of a page that [`Kept::pin_first`] has pinned, with its reference, if all is as that left it: whether it did.
+    #[inline(always)]
+    pub(super) fn unpin_first(&self, page: Page) -> bool {
+        let unpinned = |state: PageState| state.without_first_pin().map(|less| (less, ()));
+        // Release: what was done through the pin comes before the page may be another's.
+        self.0.get(page).try_change(H::Pages::load_exclusive, H::Pages::store_exclusive_release, unpinned).is_some()
     }
 
     /// Drops a reference to the user block that this page heads, if it is not the last: whether it did. No CPU reaches the frame

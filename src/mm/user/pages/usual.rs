@@ -13,7 +13,7 @@ use crate::hal::frame::FrameSource;
 use crate::hal::level::{LeafLevel, Level};
 use crate::hal::mmu::Mmu;
 use crate::hal::prot::{Access, Prot};
-use crate::mm::page::{Kind, Page, PageMap};
+use crate::mm::page::{Page, PageMap};
 use crate::mm::pgtable::Gather;
 use core::sync::atomic::Ordering;
 
@@ -103,8 +103,8 @@ impl<H: UserHal> UserPages<H> {
         let page = kept.find(pfn)?;
         let descriptor = kept.0.get(page);
         let state = descriptor.state();
-        // No pin: nobody counts one while this entry is locked.
-        if state.kind() != Kind::User || state.order() != Order::ZERO || descriptor.prev() != 0 {
+        // Nobody counts a pin while this entry is locked.
+        if !state.is_unpinned_user_page() || descriptor.prev() != 0 {
             return None;
         }
         Some((if state.references() == 1 { Plan::Reuse } else { Plan::Copy }, page))
