@@ -223,7 +223,7 @@ fn a_process_reads_the_clock_of_the_machine_through_its_driver() {
     process.space.check().expect("sound");
     process.space.munmap(at, 3 * PAGE_SIZE).expect("mapped");
     assert_eq!(counts(), (0, 0));
-    assert_eq!(process.space.trim(), 3, "the tables that the unmapping left for what comes next");
+    assert_eq!(process.space.trim(), 3, "tables that are kept for what is mapped next");
     assert_eq!(free_pages(), free, "and no frame of the device among what is free");
     agrees_in_the_kernel(clock);
 }
@@ -303,7 +303,7 @@ fn a_page_of_a_driver_stays_until_the_last_process_has_let_go_of_it() {
     process.space.munmap(at, 4 * PAGE_SIZE).expect("mapped");
     assert_eq!(child.sum(third, 1), 77);
     drop(child);
-    assert_eq!(process.space.trim(), 3, "the tables that the unmapping left for what comes next");
+    assert_eq!(process.space.trim(), 3, "tables that are kept for what is mapped next");
     assert_eq!(free_pages(), free, "the last one freed it");
 }
 

@@ -1,6 +1,6 @@
 //! Pages that leave a space in numbers: where they wait, and what they are by then.
 
-use super::machine::{cpu, data, on_a_machine, page, pages, with_ram};
+use super::machine::{MIB, cpu, data, on_a_machine, page, pages, with_banks, with_ram};
 use quarry::addr::{Order, PAGE_SIZE, PhysAddr};
 use quarry::arch::host::Config;
 use quarry::gfp::Gfp;
@@ -11,6 +11,27 @@ use quarry::mm::zone::PageHal;
 /// A writable area of so many pages that come in runs of sixteen.
 fn runs(count: u64) -> Backing {
     Backing { largest: Backing::RUN, ..data(count) }
+}
+
+#[test]
+fn pages_of_ram_that_lies_elsewhere_are_no_devices() {
+    let ram = [(0, 8 * MIB), (64 * MIB, 8 * MIB)];
+    with_banks(Config::CORTEX_A72, &ram, |kernel| {
+        let (space, free) = (kernel.space(1), kernel.pages.free_page_count());
+        // More than the RAM in either place: neighbours in both.
+        let count = if cfg!(miri) { 2100 } else { 3000 };
+        for n in 0..count {
+            kernel.store(&space, page(n), &data(count), n).unwrap();
+        }
+        assert_eq!((space.usage().anon, space.usage().mapped), (count * PAGE_SIZE, 0));
+        kernel.check(&[&space]);
+        space.unmap(pages(0, count), pages(0, count), Gfp::KERNEL).unwrap();
+        assert_eq!((space.usage().anon, space.usage().mapped), (0, 0));
+        kernel.drain();
+        assert_eq!(kernel.pages.free_page_count(), free);
+        kernel.check(&[&space]);
+        kernel.end([space]);
+    });
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Tables that a space keeps when nothing is in them any more: those of one place, for what is mapped next.
 
-use super::whole::{RW, Scarce, Whole, World, map, on_a_world};
+use super::whole::{RW, Scarce, Whole, World, map, move_to, on_a_world};
 use quarry::addr::{Order, PAGE_SIZE, UserAddr};
 use quarry::arch::host::Config;
 use quarry::mm::user::SpaceFault;
@@ -87,6 +87,26 @@ fn the_tables_of_one_place_stay_the_last_one() {
         map(&space, AT + 6 * MIB, 1, RW);
         unmap(&space, AT + 6 * MIB, 1);
         assert_eq!(tables(&space), 2);
+        // Where there is no table either.
+        map(&space, AT + 2048 * GIB, 1, RW);
+        unmap(&space, AT + 2048 * GIB, 1);
+        assert_eq!(tables(&space), 2);
+        all_lead_to(&space, AT);
+        world.check(&[&space]);
+        world.end(space);
+    });
+}
+
+#[test]
+fn a_table_whose_pages_all_move_to_another_offset_is_free() {
+    on_a_world(Config::CORTEX_A72, 16, |world| {
+        let space = paged(world);
+        map_and_store(world, &space, AT, 512);
+        assert_eq!(tables(&space), 3);
+        move_to(&space, AT, 512, AT + 16 * MIB + PAGE_SIZE).unwrap();
+        // The pages lie in two tables now.
+        assert_eq!(tables(&space), 4);
+        assert_eq!(world.load(&space, AT + 16 * MIB + 512 * PAGE_SIZE), Ok(512));
         world.check(&[&space]);
         world.end(space);
     });
@@ -110,8 +130,14 @@ fn tables_with_something_in_them_are_no_kept_ones() {
         assert_eq!(tables(&space), 4);
         assert_eq!((world.load(&space, AT), world.load(&space, AT + PAGE_SIZE)), (Ok(1), Ok(2)));
         assert_eq!((space.trim(), tables(&space), space.reclaimable_tables()), (1, 3, 0));
-        // Or when memory is short.
+        assert_eq!((world.load(&space, AT), world.load(&space, AT + PAGE_SIZE)), (Ok(1), Ok(2)));
+        // An area has some of the 2 MiB, with nothing in it yet.
+        map(&space, AT + MIB, 1, RW);
         unmap(&space, AT, 2);
+        assert_eq!((tables(&space), space.reclaimable_tables()), (3, 0));
+        unmap(&space, AT + MIB, 1);
+        assert_eq!((tables(&space), space.reclaimable_tables()), (3, 3));
+        // They are in use again when memory is short.
         map_and_store(world, &space, AT, 2);
         assert_eq!((space.trim(), tables(&space)), (0, 3));
         assert_eq!((world.load(&space, AT), world.load(&space, AT + PAGE_SIZE)), (Ok(1), Ok(2)));

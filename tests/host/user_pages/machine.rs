@@ -333,22 +333,36 @@ pub(super) fn on_a_machine(config: Config, f: impl FnOnce(&'static Kernel)) {
 
 /// [`on_a_machine`] with this much RAM.
 pub(super) fn with_ram(config: Config, size: u64, f: impl FnOnce(&'static Kernel)) {
+    with_banks(config, &[(0, size)], f);
+}
+
+/// [`on_a_machine`] with RAM in several places, from these offsets on.
+pub(super) fn with_banks(config: Config, ram: &[(u64, u64)], f: impl FnOnce(&'static Kernel)) {
     run_on(0);
-    let count = u32::try_from(size / PAGE_SIZE).unwrap();
-    let section = Section { first: 0, end: count };
-    let descriptors = Kept::new((0..count).map(|_| PageDescriptor::default()).collect::<Vec<_>>());
-    let blocks = Kept::new((0..count / 512).map(|_| AtomicU8::new(0)).collect::<Vec<_>>());
-    let banks = Kept::new([Bank { section, descriptors: descriptors.get(), blocks: blocks.get() }]);
-    let sections = Kept::new([section]);
+    let index = |bytes: u64| u32::try_from(bytes / PAGE_SIZE).unwrap();
+    let section = |&(offset, size): &(u64, u64)| Section { first: index(offset), end: index(offset + size) };
+    let sections = Kept::new(ram.iter().map(section).collect::<Vec<_>>());
+    let kept = |section: &Section| {
+        let descriptors = (0..section.pages()).map(|_| PageDescriptor::default()).collect::<Vec<_>>();
+        let blocks = (0..section.pages() / 512).map(|_| AtomicU8::new(0)).collect::<Vec<_>>();
+        (*section, Kept::new(descriptors), Kept::new(blocks))
+    };
+    let kept = sections.get().iter().map(kept).collect::<Vec<_>>();
+    let bank = |(section, descriptors, blocks): &(Section, Kept<Vec<PageDescriptor>>, Kept<Vec<AtomicU8>>)| Bank {
+        section: *section,
+        descriptors: descriptors.get(),
+        blocks: blocks.get(),
+    };
+    let banks = Kept::new(kept.iter().map(bank).collect::<Vec<_>>());
     let map = BankMap::new(Pfn::new(RAM / PAGE_SIZE), banks.get(), sections.get()).unwrap();
     let tables = PhysRange::from_size(PhysAddr::new(0x4000_0000), 16 * MIB).unwrap();
     let sim = Sim::new(Config { cpus: CPUS, ..config }, tables);
     let locals = (0..CPUS).map(|_| Local { pages: CpuPages::new(), map }).collect();
     let until_failure = AtomicU64::new(u64::MAX);
     let pages = PageAllocator::new(PagesOf { map, locals, sim: sim.clone(), until_failure, asked: AtomicU64::new(0) });
-    let ram = PhysRange::from_size(PhysAddr::new(RAM), size).unwrap();
-    let limits = ZoneLimits::new(ram.start(), None, None);
-    raw!(pages.hand_over([ram].into_iter(), [ram].into_iter(), limits, WatermarkTuning::DEFAULT)).unwrap();
+    let ram = ram.iter().map(|(offset, size)| PhysRange::from_size(PhysAddr::new(RAM + offset), *size).unwrap());
+    let limits = ZoneLimits::new(PhysAddr::new(RAM), None, None);
+    raw!(pages.hand_over(ram.clone(), ram, limits, WatermarkTuning::DEFAULT)).unwrap();
     let zero = pages.alloc_pages(Gfp::KERNEL | Gfp::ZERO, Order::ZERO).unwrap();
     let kept = Kept::new(Kernel {
         frames: sim.frames(),
