@@ -26,7 +26,7 @@ impl PageState {
         if self.is_alone() { Some(Self(self.0.wrapping_add(Self::ONE_PIN))) } else { None }
     }
 
-    /// What [`PageState::with_first_pin`] made this of.
+    /// Undoes [`PageState::with_first_pin`]; `None` if that did not make this state.
     #[inline(always)]
     pub(in crate::mm) const fn without_first_pin(self) -> Option<Self> {
         let less = Self(self.0.wrapping_sub(Self::ONE_PIN));
