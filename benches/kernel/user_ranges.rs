@@ -194,9 +194,14 @@ fn bytes_of_areas() -> Result<Figures, Unable> {
     };
     // Records that were left of others are used up first.
     (0..OTHERS).try_for_each(map).map_err(failed)?;
-    let free = global::nr_free_pages();
+    // Pages on the lists of a CPU are free, and it gets many at once.
+    let free = || {
+        global::drain_all_pages();
+        global::nr_free_pages()
+    };
+    let before = free();
     (OTHERS..OTHERS + AREAS).try_for_each(map).map_err(failed)?;
-    let taken = free.saturating_sub(global::nr_free_pages());
+    let taken = before.saturating_sub(free());
     global::leave_mm();
     Ok(Figures::bytes(taken * PAGE_SIZE, AREAS))
 }

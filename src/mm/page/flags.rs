@@ -12,6 +12,8 @@
 //! belongs to: one exclusive-or and one comparison check everything that a free must check, and yield the list.
 #![forbid(unsafe_code)]
 
+mod pins;
+
 use crate::addr::{MAX_ORDER, Order};
 use crate::gfp::Mobility;
 use crate::hal::prot::MemoryType;
@@ -281,8 +283,6 @@ impl PageState {
     pub(super) const ONE_MAPPING: u64 = 1 << MAPPINGS_SHIFT;
     /// Mappings of a block that can be counted; of a page of user memory, pins that its state can count.
     pub const MAX_MAPPINGS: u32 = 0x3ff;
-    /// One pin of a page of user memory, which holds a reference. Areas map no claimed block, so the same bits count both.
-    const ONE_PIN: u64 = Self::ONE_MAPPING | Self::ONE_REFERENCE;
     /// Per-CPU lists of one order: four mobilities (one of them unused) for each of three zones.
     pub const LISTS: usize = 12;
 
@@ -417,63 +417,12 @@ impl PageState {
         (self.0 >> COUNT_SHIFT) as u32
     }
 
-    /// Areas that map pages of the block (Linux: what `get_page` counts for `vmap`).
+    /// Areas that map pages of the block (Linux: what `get_page` counts for `vmap`). Of a page of user memory, which no area maps:
+    /// its pins.
     #[must_use]
     #[inline]
     pub const fn mappings(self) -> u32 {
         ((self.0 & MAPPINGS) >> MAPPINGS_SHIFT) as u32
-    }
-
-    /// Pins of a page of user memory that its state counts.
-    #[must_use]
-    #[inline]
-    pub(in crate::mm) const fn pins(self) -> u32 {
-        self.mappings()
-    }
-
-    /// Whether this is a page of user memory by itself, of which the state counts no pin.
-    #[inline(always)]
-    pub(in crate::mm) const fn is_unpinned_user_page(self) -> bool {
-        self.0 & (KIND | 0xf << ORDER_SHIFT | MAPPINGS) == (Kind::User as u64) << KIND_SHIFT
-    }
-
-    /// The same with its first pin, if it is a page of user memory by itself that has one reference, and no flag.
-    #[inline(always)]
-    pub(in crate::mm) const fn with_first_pin(self) -> Option<Self> {
-        if self.is_alone() { Some(Self(self.0.wrapping_add(Self::ONE_PIN))) } else { None }
-    }
-
-    /// What [`PageState::with_first_pin`] made this of.
-    #[inline(always)]
-    pub(in crate::mm) const fn without_first_pin(self) -> Option<Self> {
-        let less = Self(self.0.wrapping_sub(Self::ONE_PIN));
-        if less.is_alone() { Some(less) } else { None }
-    }
-
-    #[inline(always)]
-    const fn is_alone(self) -> bool {
-        const ORIGIN: u64 = (1 << ORDER_SHIFT) - 1;
-        self.0 & !ORIGIN == (Kind::User as u64) << KIND_SHIFT | Self::ONE_REFERENCE
-    }
-
-    /// The same with one pin more of a page of user memory by itself, if the state can count it.
-    pub(in crate::mm) const fn with_one_pin(self) -> Option<Self> {
-        let single = matches!(self.kind(), Kind::User) && self.raw_order() == 0;
-        if !single || self.references() == 0 || self.pins() == Self::MAX_MAPPINGS {
-            return None;
-        }
-        match self.0.checked_add(Self::ONE_PIN) {
-            Some(raw) => Some(Self(raw)),
-            None => None,
-        }
-    }
-
-    /// The same with one pin less, if the state counts one of a page of user memory; its reference stays if it is the `last` one.
-    pub(in crate::mm) const fn with_one_pin_less(self, last: bool) -> Option<Self> {
-        if !matches!(self.kind(), Kind::User) || self.pins() == 0 {
-            return None;
-        }
-        Some(Self(self.0.wrapping_sub(if last { Self::ONE_MAPPING } else { Self::ONE_PIN })))
     }
 
     /// Whether pages of the block are, or were, mapped by `vm_map_ram`. If so, the block is allocated, unclaimed and
