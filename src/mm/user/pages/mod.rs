@@ -17,7 +17,7 @@
 //! block where there was nothing, or unmapping one, happens under one lock more (class [`UserTables`](class::UserTables)), taken
 //! first: so the number of entries that a table has (`PT-5`) changes under the one or the other. An upper table that was
 //! unlinked is freed when each of the 32 locks was free once since: a descent is under one of them (or in a look, `WALK-1`).
-//! Tables that fell empty may stay, those of one place ([`UserPages::unmap_keeping`]); who relies on an empty table of its own
+//! Tables that fell empty may stay, those of one place (`unmap_keeping`); who relies on an empty table of its own
 //! making holds the areas of the space for itself, or looks again, as faults do. Nothing is allocated under a lock: a fault finds out what it needs, lets go, gets it, and looks again.
 //!
 //! # Invariants
