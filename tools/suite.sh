@@ -173,10 +173,11 @@ case $target in /*) packages=$target/package built=$target/examples ;; *) packag
 
 # The library as a registry hands it out. The examples are built upon it, those with the same features upon one build.
 packaged() {
-    # What an earlier version unpacked would be compiled as well.
+    # What an earlier version unpacked would be compiled as well. Files in a package are all as old as each other, so that cargo would
+    # take them for those that it has built (-m).
     rm -rf "$packages/quarry-$version"
     cargo package --quiet -p quarry --allow-dirty --no-verify &&
-        tar -C "$packages" -xzf "$packages/quarry-$version.crate"
+        tar -C "$packages" -xzmf "$packages/quarry-$version.crate"
 }
 
 # on_package NAME COMMAND...: cargo's command in the folder of the example.

@@ -43,6 +43,27 @@ struct Others {
     mapped: usize,
 }
 
+impl<H: UserHal> Kept<H> {
+    /// Whether the leaves in `run`, a part of a table of last entries, map frames without descriptors, one behind the other: those of
+    /// a device, which nobody counts.
+    #[inline]
+    pub(super) fn is_device_row(&self, table: Table, mmu: &H::Mmu, run: Run) -> bool {
+        let first = Format::<H>::frame_of(table.read(mmu, run.first()));
+        first != Pfn::new(0) && find_near(&self.0, first).is_none() && self.is_far_row(table, mmu, run, first)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_far_row(&self, table: Table, mmu: &H::Mmu, run: Run, first: Pfn) -> bool {
+        let (mut next, mut follows) = (first.get(), true);
+        table.read_each(mmu, run, |raw| {
+            follows &= Format::<H>::frame_of(raw).get() == next;
+            next += 1;
+        });
+        follows && is_undescribed(&self.0, first, run.count() as u64)
+    }
+}
+
 impl<'h, H: UserHal> Leaving<'h, H> {
     #[inline]
     pub(super) fn new(hal: &'h H) -> Self {
@@ -68,8 +89,7 @@ impl<'h, H: UserHal> Leaving<'h, H> {
                     }
                 }
             } else if !raw.is_absent() {
-                let is_far = find_near(&self.map.0, Format::<H>::frame_of(raw)).is_none();
-                if !is_far || !self.add_device(table, mmu, part, &mut seen) {
+                if !self.add_device(table, mmu, part, &mut seen) {
                     self.add_part(table, mmu, part, &mut seen);
                 }
             } else if !table.is_empty(mmu, part) {
@@ -111,22 +131,15 @@ impl<'h, H: UserHal> Leaving<'h, H> {
         freeing.end();
     }
 
-    /// Counts a part that maps frames without descriptors, one behind the other: whether it does.
-    #[cold]
+    /// Counts a part that maps the frames of a device, one behind the other: whether it does.
+    #[inline]
     fn add_device(&mut self, table: Table, mmu: &H::Mmu, run: Run, seen: &mut Entries) -> bool {
-        let first = Format::<H>::frame_of(table.read(mmu, run.first()));
-        let (mut next, mut follows) = (first.get(), first != Pfn::new(0));
-        table.read_each(mmu, run, |raw| {
-            follows &= Format::<H>::frame_of(raw).get() == next;
-            next += 1;
-        });
-        let pages = run.count();
-        if !follows || !is_undescribed(&self.map.0, first, pages as u64) {
-            return false;
+        let is_row = self.map.is_device_row(table, mmu, run);
+        if is_row {
+            seen.found += run.count();
+            self.dropped.mapped += run.count() as u64;
         }
-        seen.found += pages;
-        self.dropped.mapped += pages as u64;
-        true
+        is_row
     }
 
     /// [`Self::add_part`] by one way, as far as that goes.

@@ -5,7 +5,7 @@ use super::anon::part_end;
 use super::frame::Frames;
 use super::hal::Format;
 use super::space_pages::UserPages;
-use super::zap::run_of;
+use super::zap::{is_one_part, run_of};
 use super::{PagesError, UserHal};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PHYS_SHIFT_MAX, Pfn, VirtAddr, VirtRange};
 use crate::gfp::Gfp;
@@ -87,9 +87,9 @@ impl<H: UserHal> UserPages<H> {
         }
         let prot = Prot::user(user).with_dirty(user == Access::ReadWrite);
         let prot = prot.with_memory(memory).map_err(|error| PagesError::Range(error.into()))?;
-        // All that can fail comes first: tables, and references to frames.
+        // All that can fail comes first: tables, and references to frames. Of one part the table can come when it is missed.
         let pages = range.size() >> PAGE_SHIFT;
-        let mut at = range.start();
+        let mut at = if is_one_part(range) { range.end() } else { range.start() };
         while at < range.end() {
             if over {
                 self.table_at(at, gfp)?;
@@ -112,6 +112,10 @@ impl<H: UserHal> UserPages<H> {
                         Err(error) => break Err(error.into()),
                     },
                     Err(PagesError::Occupied(_)) if over => {
+                        // A block, of which the rest stays.
+                        if let Err(error) = self.table_at(at, gfp) {
+                            break Err(error);
+                        }
                         self.zap_last(part);
                         over = false;
                     }

@@ -3,6 +3,7 @@
 
 use super::anon::part_end;
 use super::fault::Need;
+use super::frame::{Dropped, Frames};
 use super::hal::Format;
 use super::leaving::Leaving;
 use super::space_pages::UserPages;
@@ -327,6 +328,14 @@ impl<H: UserHal> UserPages<H> {
             return live != 0;
         }
         self.cut_groups(table, part);
+        let frames = Frames::new(self.hal());
+        if frames.kept().is_device_row(table, mmu, run) {
+            // Nobody counts these frames, so that nothing of the entries is needed after the flush.
+            table.clear(mmu, run);
+            tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
+            self.count_dropped(Dropped { anon: 0, mapped: run.count() as u64 });
+            return !count.take(mmu, run.count());
+        }
         table.invalidate_each(mmu, run);
         tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
         // No CPU reaches the frames any more.
