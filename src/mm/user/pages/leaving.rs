@@ -43,13 +43,19 @@ struct Others {
     mapped: usize,
 }
 
-impl<H: UserHal> Kept<H> {
+impl<'h, H: UserHal> Leaving<'h, H> {
+    #[inline]
+    pub(super) fn new(hal: &'h H) -> Self {
+        let frames = Frames::new(hal);
+        Self { map: frames.kept(), frames, batch: None, dropped: Dropped::default() }
+    }
+
     /// Whether the leaves in `run`, a part of a table of last entries, map frames without descriptors, one behind the other: those of
     /// a device, which nobody counts.
     #[inline]
     pub(super) fn is_device_row(&self, table: Table, mmu: &H::Mmu, run: Run) -> bool {
         let first = Format::<H>::frame_of(table.read(mmu, run.first()));
-        first != Pfn::new(0) && find_near(&self.0, first).is_none() && self.is_far_row(table, mmu, run, first)
+        first != Pfn::new(0) && find_near(&self.map.0, first).is_none() && self.is_far_row(table, mmu, run, first)
     }
 
     #[cold]
@@ -60,15 +66,7 @@ impl<H: UserHal> Kept<H> {
             follows &= Format::<H>::frame_of(raw).get() == next;
             next += 1;
         });
-        follows && is_undescribed(&self.0, first, run.count() as u64)
-    }
-}
-
-impl<'h, H: UserHal> Leaving<'h, H> {
-    #[inline]
-    pub(super) fn new(hal: &'h H) -> Self {
-        let frames = Frames::new(hal);
-        Self { map: frames.kept(), frames, batch: None, dropped: Dropped::default() }
+        follows && is_undescribed(&self.map.0, first, run.count() as u64)
     }
 
     /// Drops the references of the leaves in `run`, a part of a table of last entries of which `live` are not absent: valid,
@@ -134,7 +132,7 @@ impl<'h, H: UserHal> Leaving<'h, H> {
     /// Counts a part that maps the frames of a device, one behind the other: whether it does.
     #[inline]
     fn add_device(&mut self, table: Table, mmu: &H::Mmu, run: Run, seen: &mut Entries) -> bool {
-        let is_row = self.map.is_device_row(table, mmu, run);
+        let is_row = self.is_device_row(table, mmu, run);
         if is_row {
             seen.found += run.count();
             self.dropped.mapped += run.count() as u64;

@@ -3,7 +3,7 @@
 
 use super::anon::part_end;
 use super::fault::Need;
-use super::frame::{Dropped, Frames};
+use super::frame::Dropped;
 use super::hal::Format;
 use super::leaving::Leaving;
 use super::space_pages::UserPages;
@@ -328,8 +328,8 @@ impl<H: UserHal> UserPages<H> {
             return live != 0;
         }
         self.cut_groups(table, part);
-        let frames = Frames::new(self.hal());
-        if frames.kept().is_device_row(table, mmu, run) {
+        let mut leaving = Leaving::new(self.hal());
+        if leaving.is_device_row(table, mmu, run) {
             // Nobody counts these frames, so that nothing of the entries is needed after the flush.
             table.clear(mmu, run);
             tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
@@ -339,7 +339,6 @@ impl<H: UserHal> UserPages<H> {
         table.invalidate_each(mmu, run);
         tables.flush_leaves(part.start(), run.count() as u64, LeafLevel::Pte);
         // No CPU reaches the frames any more.
-        let mut leaving = Leaving::new(self.hal());
         let seen = leaving.add_entries(table, mmu, run, live);
         let mut gone = seen.found;
         if keep_guards && seen.guards != 0 {

@@ -98,7 +98,8 @@ impl<H: PageHal> PageAllocator<H> {
     pub(in crate::mm) fn hold(&self, map: &H::Map, page: Page) -> bool {
         let one_more = |state: PageState| Some((state.with_one_mapping()?, ()));
         let hold = |block: &PageDescriptor| block.try_change(H::load_exclusive, H::store_exclusive, one_more).is_some();
-        map.get_checked(page).is_some_and(hold)
+        // Not by `get_checked`, whose answer the compiler would compare with null.
+        map.find(map.pfn(page)).is_some_and(|page| hold(map.get(page)))
     }
 
     /// Holds the block that `page` belongs to. If it is not its first page, and `previous`, the number of the page mapped just
