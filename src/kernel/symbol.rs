@@ -8,7 +8,7 @@ use crate::arch::aarch64::boot;
 use core::fmt;
 
 /// Bytes that the image keeps for its symbol table. The tool that fills it says how much it needs if this is too small.
-const ROOM: usize = if cfg!(debug_assertions) { 192 << 10 } else { 64 << 10 };
+const ROOM: usize = if cfg!(debug_assertions) { 192 << 10 } else { 72 << 10 };
 
 /// The room itself. Nothing reads it by this name: the compiler would take the zeros for granted.
 #[used]
