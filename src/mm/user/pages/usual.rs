@@ -42,6 +42,15 @@ enum Carried {
     Unusual,
 }
 
+/// The lack of a place for a zeroed page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    /// There is no table of last entries.
+    Table,
+    /// The entry is not absent, or nobody has looked.
+    Entry,
+}
+
 /// An ordinary leaf of the last level with the address taken out.
 #[inline(always)]
 pub(super) fn ordinary<F: EntryFormat>(access: Access) -> RawEntry {
@@ -130,13 +139,13 @@ impl<H: UserHal> UserPages<H> {
         };
         let page = match guess {
             Plan::Fill => {
-                let page = frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok();
-                if let Some(page) = page
-                    && let Some(handled) = self.fill_absent(at, page, &frames)
-                {
-                    return Ok(Some(handled));
-                }
-                return self.fault_write_again(at, gfp, page.map(|page| (page, true)), guess);
+                let Ok(page) = frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO) else {
+                    return self.fault_write_again(at, gfp, None, (guess, Missed::Entry));
+                };
+                return match self.fill_absent(at, page, &frames) {
+                    Ok(handled) => Ok(Some(handled)),
+                    Err(missed) => self.fault_write_again(at, gfp, Some((page, true)), (guess, missed)),
+                };
             }
             Plan::Replace => frames.pages().alloc_pages(lightly | Gfp::ZERO, Order::ZERO).ok().map(|page| (page, true)),
             Plan::Copy => frames.pages().alloc_pages(lightly, Order::ZERO).ok().map(|page| (page, false)),
@@ -144,7 +153,7 @@ impl<H: UserHal> UserPages<H> {
         };
         match self.carry_out(at, page, &frames) {
             Carried::Out(handled) => Ok(Some(handled)),
-            Carried::Needs(_) | Carried::Unusual => self.fault_write_again(at, gfp, page, guess),
+            Carried::Needs(_) | Carried::Unusual => self.fault_write_again(at, gfp, page, (guess, Missed::Entry)),
         }
     }
 
@@ -156,20 +165,17 @@ impl<H: UserHal> UserPages<H> {
         at: VirtAddr,
         gfp: Gfp,
         mut page: Option<(Page, bool)>,
-        guess: Plan,
+        (guess, missed): (Plan, Missed),
     ) -> Result<Option<Handled>, FaultError> {
         let frames = Frames::new(self.hal());
         // Nor will there be one, where nobody may be asked.
         let refused = guess != Plan::Reuse && page.is_none() && !gfp.may_wait();
-        // Where nothing is, as was guessed, it is a table that is missing.
-        if let Some((zeroed, true)) = page {
+        if let (Missed::Table, Some((zeroed, _))) = (missed, page) {
             if let Err(error) = self.grow_last(at, gfp) {
                 frames.discard(zeroed);
                 return Err(error);
             }
-            if guess == Plan::Fill
-                && let Some(handled) = self.fill_absent(at, zeroed, &frames)
-            {
+            if let Ok(handled) = self.fill_absent(at, zeroed, &frames) {
                 return Ok(Some(handled));
             }
         }
@@ -198,12 +204,15 @@ impl<H: UserHal> UserPages<H> {
         Ok(None)
     }
 
-    /// Maps a zeroed page where nothing is; `None`, and nothing has changed, if there is something, or no table.
+    /// Maps a zeroed page where nothing is. If there is something, or no table, nothing has changed.
     #[inline(always)]
-    fn fill_absent(&self, at: VirtAddr, page: Page, frames: &Frames<'_, H>) -> Option<Handled> {
+    fn fill_absent(&self, at: VirtAddr, page: Page, frames: &Frames<'_, H>) -> Result<Handled, Missed> {
         let (tables, mmu) = (self.tables(), self.tables().mmu());
         let _entries = self.lock_entries(at);
-        let (table, _, count) = tables.last_entry(at).filter(|(_, raw, _)| raw.is_absent())?;
+        let (table, raw, count) = tables.last_entry(at).ok_or(Missed::Table)?;
+        if !raw.is_absent() {
+            return Err(Missed::Entry);
+        }
         let kept = frames.kept();
         kept.claim(page, at);
         let leaf = ordinary::<Format<H>>(Access::ReadWrite).get() | kept.0.pfn(page).start().get();
@@ -213,7 +222,7 @@ impl<H: UserHal> UserPages<H> {
         table.write(mmu, Level::Pte.slot(at), RawEntry::new(leaf));
         mmu.publish();
         self.count_anon(1);
-        Some(Handled::Zeroed(Order::ZERO))
+        Ok(Handled::Zeroed(Order::ZERO))
     }
 
     /// The probable need of a write fault: that of the last one.
