@@ -15,6 +15,8 @@ fn line() -> u64 {
 /// Writes the cached lines of `range` to memory, where a CPU with its MMU off sees it, and drops them, so that what such a CPU
 /// writes is not hidden either. It has got there when this returns. Any context. `range` must be mapped, or the instruction
 /// faults. One instruction a line. (Cleaning alone is broken on some cores: [`super::errata`].)
+// A function of its own, so that the model of the caches can leave out one call of it (docs/testing.md).
+#[inline(never)]
 pub(crate) fn clean_and_invalidate_to_poc(range: VirtRange) {
     let line = line();
     let mut at = range.start().align_down(line).get();

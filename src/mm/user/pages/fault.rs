@@ -89,7 +89,12 @@ impl<H: UserHal> UserPages<H> {
         let mut spare = Spare::new(self.hal(), gfp, area.largest).movable(area.mobility(Order::ZERO));
         loop {
             let need = match self.attempt(at, access, area, own, &mut spare) {
-                Ok(handled) => return Ok(handled),
+                Ok(handled) => {
+                    if handled == Handled::Spurious {
+                        self.wait_for_links();
+                    }
+                    return Ok(handled);
+                }
                 Err(need) => need,
             };
             match need {

@@ -191,14 +191,14 @@ impl<H: UserHal> UserPages<H> {
         loop {
             let grown = {
                 let _structure = self.lock_structure();
-                self.tables.table_for(&spare.tables, at, level)
+                let grown = self.tables.table_for(&spare.tables, at, level);
+                // Before the lock is given back: see `wait_for_links`.
+                self.tables.mmu().publish();
+                grown
             };
             match grown {
                 Err(PgtableError::NoFrame) => spare.get_table()?,
-                _ => {
-                    self.tables.mmu().publish();
-                    return Ok(());
-                }
+                _ => return Ok(()),
             }
         }
     }
@@ -226,6 +226,12 @@ impl<H: UserHal> UserPages<H> {
         } else {
             Ok(())
         }
+    }
+
+    /// Returns when walkers see each table that this CPU has met: the barrier of a CPU that links one comes before it gives the lock
+    /// back, and until then an access by way of the table faults although the entry is right.
+    pub(super) fn wait_for_links(&self) {
+        drop(self.lock_structure());
     }
 
     /// Returns when nobody reads an upper table any more that was unlinked before: each descent is under a lock of entries.
